@@ -1,0 +1,39 @@
+"""attncore: attention you can read, check and use, for NumPy and torch.
+
+>>> import numpy as np
+>>> import attncore as ac
+>>> q, k, v = np.eye(2), np.eye(2), np.array([[1.0], [0.0]])
+>>> ac.attention(q, k, v).round(2)
+array([[0.67],
+       [0.33]])
+"""
+
+from attncore import data, kernels, masks, scores
+from attncore._attention import attention, attention_weights
+from attncore._device import pick_device
+from attncore._softmax import softmax
+from attncore.kernels import (
+    attention_pooling,
+    choose_bandwidth,
+    kernel_weights,
+    leave_one_out,
+    nadaraya_watson,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "attention",
+    "attention_pooling",
+    "attention_weights",
+    "choose_bandwidth",
+    "data",
+    "kernel_weights",
+    "kernels",
+    "leave_one_out",
+    "masks",
+    "nadaraya_watson",
+    "pick_device",
+    "scores",
+    "softmax",
+]

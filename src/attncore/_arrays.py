@@ -1,0 +1,164 @@
+"""One code path for NumPy and torch: which library, which dtype, which shape.
+
+The rest of the package uses the part of the language that NumPy >= 2 and torch
+share (``.mT``, ``@``, ``where``, ``amax``, ``axis=``). What differs is settled here.
+torch is looked up, never imported: if nobody imported it, no tensor can exist.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Any
+"""A ``numpy.ndarray`` or a ``torch.Tensor``."""
+
+_LOW_PRECISION = ("float16", "bfloat16")
+
+
+def is_tensor(value: object) -> bool:
+    """Tell whether `value` is a torch tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def namespace(**named: object) -> Any:
+    """Return the module (numpy or torch) the named arrays belong to; refuse a mix."""
+    tensors = [name for name, value in named.items() if is_tensor(value)]
+    arrays = [name for name, value in named.items() if isinstance(value, np.ndarray)]
+    if tensors and arrays:
+        raise TypeError(
+            f"NumPy arrays and torch tensors do not mix: {', '.join(arrays)} NumPy, "
+            f"{', '.join(tensors)} torch; convert with torch.from_numpy(a) or t.numpy()"
+        )
+    return sys.modules["torch"] if tensors else np
+
+
+def dtype_name(array: Array) -> str:
+    """Return the dtype's bare name, the same for both libraries: 'float32'."""
+    return str(array.dtype).removeprefix("torch.")
+
+
+def as_floats(**named: object) -> tuple[Any, ...]:
+    """Return (namespace, array, ...): the named values as floats of one dtype and device.
+
+    Arrays keep their dtype. Integers, Python numbers and lists take the dtype of the
+    float arrays beside them, or else float64 (NumPy) and torch's default dtype.
+    """
+    xp = namespace(**named)
+    arrays = {name: _as_array(xp, name, value, named) for name, value in named.items()}
+    strong = {
+        name: array
+        for name, array in arrays.items()
+        if is_float(array) and (is_tensor(named[name]) or isinstance(named[name], np.ndarray))
+    }
+    if len({a.dtype for a in strong.values()}) > 1:
+        found = ", ".join(f"{name} {dtype_name(a)}" for name, a in strong.items())
+        raise TypeError(f"arrays must share one dtype: {found}; convert with {_cast_hint(xp)}")
+    if strong:
+        dtype = next(iter(strong.values())).dtype
+    else:
+        dtype = np.dtype(np.float64) if xp is np else xp.get_default_dtype()
+    return (xp, *(cast(xp, array, dtype) for array in arrays.values()))
+
+
+def cast(xp: Any, array: Array, dtype: Any) -> Array:
+    """Return `array` as `dtype`, itself where nothing changes."""
+    return array.astype(dtype, copy=False) if xp is np else array.to(dtype)
+
+
+def is_float(array: Array) -> bool:
+    """Tell whether the dtype is a real floating-point one."""
+    return array.dtype.kind == "f" if isinstance(array, np.ndarray) else array.is_floating_point()
+
+
+def is_bool(array: Array) -> bool:
+    """Tell whether the dtype is boolean."""
+    return dtype_name(array) == "bool"
+
+
+def wide(xp: Any, array: Array) -> Array:
+    """Return 16-bit floats as float32, where sums are taken; other arrays as they are."""
+    return cast(xp, array, xp.float32) if dtype_name(array) in _LOW_PRECISION else array
+
+
+def shape_of(array: Array) -> tuple[int, ...]:
+    """Return the shape as a plain tuple, so that both libraries print it alike."""
+    return tuple(array.shape)
+
+
+def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
+    """Tell whether `shape` broadcasts to `target` without making `target` larger."""
+    if len(shape) > len(target):
+        return False
+    aligned = target[len(target) - len(shape) :]
+    return all(have in (1, want) for have, want in zip(shape, aligned, strict=True))
+
+
+def check_mask(xp: Any, mask: object, scores_shape: tuple[int, ...], beside: Array) -> None:
+    """Raise unless `mask` is a boolean array of the same library that fits the scores."""
+    namespace(mask=mask, scores=beside)
+    if not (isinstance(mask, np.ndarray) or is_tensor(mask)):
+        raise TypeError(f"mask must be a boolean array (True = attend), got {type(mask).__name__}")
+    if not is_bool(mask):
+        raise TypeError(
+            f"mask must be boolean (True = attend), got {dtype_name(mask)}; "
+            "turn 0/1 numbers into mask != 0, and pass additive terms as bias="
+        )
+    check_fits("mask", mask, scores_shape)
+    check_device(mask=mask, scores=beside)
+
+
+def check_fits(name: str, array: Array, scores_shape: tuple[int, ...]) -> None:
+    """Raise unless `array` broadcasts to the shape of the scores."""
+    shape = shape_of(array)
+    if broadcasts_to(shape, scores_shape):
+        return
+    hint = (
+        "; a padding mask is (B, 1, 1, Tk): use masks.padding(lengths, Tk)"
+        if name == "mask" and len(shape) == 2 and len(scores_shape) > 2
+        else ""
+    )
+    raise ValueError(
+        f"{name} {shape} does not broadcast to the scores {scores_shape}, "
+        f"which are (..., H, Tq, Tk){hint}"
+    )
+
+
+def check_device(**named: Array) -> None:
+    """Raise unless all the named tensors are on one device."""
+    devices = {name: str(a.device) for name, a in named.items() if is_tensor(a)}
+    if len(set(devices.values())) > 1:
+        found = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(f"tensors must be on one device: {found}; move them with .to(device)")
+
+
+def _as_array(xp: Any, name: str, value: object, named: dict[str, object]) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass mask= instead")
+    if is_tensor(value):
+        array = value
+        check_device(**{n: v for n, v in named.items() if is_tensor(v)})
+    elif xp is np:
+        array = _from_python(np.asarray, name, value)
+    else:
+        like = next(v for v in named.values() if is_tensor(v))
+        array = _from_python(lambda v: xp.as_tensor(v, device=like.device), name, value)  # type: ignore[attr-defined]
+    kind = dtype_name(array)
+    if not (is_float(array) or kind.startswith(("int", "uint"))):
+        raise TypeError(f"{name} must hold real numbers, got {kind}")
+    return array
+
+
+def _from_python(convert: Any, name: str, value: object) -> Array:
+    try:
+        return convert(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} cannot be read as an array of numbers: {error}") from error
+
+
+def _cast_hint(xp: Any) -> str:
+    return "a.astype(dtype)" if xp is np else "t.to(dtype)"

@@ -1,0 +1,88 @@
+"""Softmax that does not overflow, with a mask and a temperature."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from attncore._arrays import Array, as_floats, cast, check_mask, shape_of, wide
+
+
+def softmax(
+    scores: Array, mask: Array | None = None, *, temperature: float = 1.0, axis: int = -1
+) -> Array:
+    r"""Turn scores into weights that are at least 0 and sum to 1 along an axis.
+
+    .. math:: p_j = \frac{e^{(s_j - m)/\tau}}{\sum_l e^{(s_l - m)/\tau}}, \qquad m = \max_l s_l
+
+    Subtracting the largest score changes nothing and keeps every exponent at or below 0,
+    so nothing overflows. Sums are taken in float32 for 16-bit input.
+
+    Parameters
+    ----------
+    scores
+        Real numbers of any shape, `(..., Tq, Tk)` in attention.
+    mask
+        Boolean, broadcast to `scores`; True = may attend. A masked score gets weight
+        exactly 0, and so does a score of minus infinity. Where nothing is left the
+        weights are all 0, and so is their gradient.
+    temperature
+        :math:`\tau > 0`. Small: the largest score takes all. Large: all alike.
+    axis
+        The axis that sums to 1.
+
+    Returns
+    -------
+    Array
+        Same library, shape, dtype and device as `scores` (integers become floats).
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not positive and finite, the axis does not exist or the
+        mask does not fit.
+    TypeError
+        If `scores` is not numeric or `mask` is not boolean.
+
+    References
+    ----------
+    Bridle (1990) named it; the largest score is subtracted as in Goodfellow et al.,
+    *Deep Learning* (2016), section 4.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> softmax(np.array([1000.0, 1000.0, 999.0])).round(3)
+    array([0.422, 0.422, 0.155])
+    >>> softmax(np.array([1.0, 2.0]), mask=np.array([False, False]))
+    array([0., 0.])
+    """
+    xp, scores = as_floats(scores=scores)
+    if not (isinstance(temperature, (int, float)) and 0 < temperature < math.inf):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    if not -scores.ndim <= axis < scores.ndim:
+        raise ValueError(f"axis {axis} does not exist in scores of shape {shape_of(scores)}")
+    if mask is not None:
+        check_mask(xp, mask, shape_of(scores), scores)
+    return weigh(xp, wide(xp, scores) / temperature, mask, scores.dtype, axis)
+
+
+def weigh(xp: Any, scores: Array, mask: Array | None, dtype: Any, axis: int = -1) -> Array:
+    """Softmax without the checks: `scores` in the precision of the sums, the result in `dtype`."""
+    if scores.shape[axis] == 0:
+        return cast(xp, scores, dtype)
+    allowed = scores != -math.inf
+    if mask is not None:
+        allowed = allowed & mask
+    # A row with no key is filled with zeros before the exponential, not after: NaN never
+    # arises, so its gradient is 0 too (0 * NaN would be NaN on the way back).
+    some = allowed.any(axis=axis, keepdims=True)
+    filled = xp.where(some, xp.where(allowed, scores, -math.inf), 0.0)
+    if xp is np:
+        powers = np.exp(filled - filled.max(axis=axis, keepdims=True))
+        weights = powers / powers.sum(axis=axis, keepdims=True)
+    else:
+        weights = xp.softmax(filled, dim=axis)
+    return cast(xp, xp.where(allowed, weights, 0.0), dtype)

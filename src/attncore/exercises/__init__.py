@@ -1,0 +1,49 @@
+"""Checks for the book's exercises: one line that says what is wrong, not only that it is."""
+
+from __future__ import annotations
+
+from attncore.exercises import chapter1, chapter2
+from attncore.exercises._exercise import Exercise, verdict
+
+EXERCISES: dict[str, Exercise] = {**chapter1.EXERCISES, **chapter2.EXERCISES}
+
+
+def check(number: str, answer: object) -> None:
+    """Print one line on an answer: correct, or what to look at.
+
+    Where the exercise asks for a function it is called on several inputs, copies each
+    time, and compared with a reference to 6 decimals. Common mistakes are recognised.
+
+    Parameters
+    ----------
+    number
+        The exercise, such as "1.2".
+    answer
+        Your number, array or function.
+
+    Returns
+    -------
+    None
+
+    Raises
+    ------
+    ValueError
+        If there is no such exercise.
+
+    References
+    ----------
+    The exercises are in the book's chapters.
+
+    Examples
+    --------
+    >>> check("1.4", 0.0)
+    1.4 not yet: the weights still sum to 1, so the average cannot vanish.
+    >>> check("1.4", 131 / 3)
+    1.4 correct
+    """
+    if number not in EXERCISES:
+        raise ValueError(f"there is no exercise {number!r}: choose from {', '.join(EXERCISES)}")
+    print(f"{number} {verdict(EXERCISES[number], answer)}")
+
+
+__all__ = ["EXERCISES", "Exercise", "check", "verdict"]

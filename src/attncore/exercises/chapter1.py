@@ -1,0 +1,110 @@
+"""Exercises of chapter 1: kernel regression."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attncore.exercises._exercise import Exercise
+from attncore.kernels import leave_one_out, nadaraya_watson
+
+KEYS = np.array([51.0, 56.0, 58.0])
+VALUES = np.array([40.0, 43.0, 48.0])
+
+_rng = np.random.default_rng(1)
+_X, _Y = np.sort(_rng.uniform(0, 5, 11)), _rng.normal(size=11)
+
+
+def _bell(difference: np.ndarray, h: float = 1.0) -> np.ndarray:
+    return np.exp(-(difference**2) / (2 * h * h))
+
+
+def _weights_at(query: float) -> np.ndarray:
+    weights = _bell(query - KEYS)
+    return weights / weights.sum()
+
+
+def _nearest(x: float, keys: np.ndarray, values: np.ndarray) -> float:
+    distance = abs(x - keys)
+    return float(values[distance == distance.min()].mean())
+
+
+def _normalise(weights: np.ndarray, axis: int) -> np.ndarray:
+    return weights / weights.sum(axis=axis, keepdims=True)
+
+
+EXERCISES = {
+    "1.1": Exercise(
+        solve=lambda: _weights_at(57.5),
+        mistakes=(
+            (
+                lambda: _bell(57.5 - KEYS),
+                "these do not sum to 1: divide by their sum",
+            ),
+            (
+                lambda: _normalise(abs(57.5 - KEYS), 0),
+                "the farthest key has the largest weight: weigh by the kernel of the distance",
+            ),
+            (
+                lambda: _normalise(np.exp(-((57.5 - KEYS) ** 2)), 0),
+                "the exponent is -(q - k)^2 / 2: the 2 is missing",
+            ),
+        ),
+    ),
+    "1.2": Exercise(
+        solve=_nearest,
+        cases=((57.0, KEYS, VALUES), (50.0, KEYS, VALUES), (58.0, KEYS, VALUES)),
+        mistakes=(
+            (
+                lambda x, keys, values: values[abs(x - keys).argmin()],
+                "argmin takes the first of two equally near keys: average all that tie",
+            ),
+        ),
+    ),
+    "1.3": Exercise(
+        solve=lambda x, keys, values, h: nadaraya_watson(x, keys, values, bandwidth=h),
+        cases=(
+            (np.array([52.0, 57.0]), KEYS, VALUES, 2.0),
+            (_X[:4] + 0.1, _X, _Y, 0.7),
+        ),
+        mistakes=(
+            (
+                lambda x, keys, values, h: _bell(x[:, None] - keys, h) @ values,
+                "the weights of a query do not sum to 1: divide each row by its sum",
+            ),
+            (
+                lambda x, keys, values, h: _normalise(_bell(x[:, None] - keys, h), 0) @ values,
+                "you normalised over the queries: each row, not each column, sums to 1",
+            ),
+            (
+                lambda x, keys, values, h: nadaraya_watson(x, keys, values, bandwidth=1.0),
+                "the result does not depend on h",
+            ),
+        ),
+    ),
+    "1.4": Exercise(
+        solve=lambda: VALUES.mean(),
+        mistakes=(
+            (
+                lambda: 45.5,
+                "that is the answer for a narrow kernel; a wide one sees all keys alike",
+            ),
+            (lambda: 0.0, "the weights still sum to 1, so the average cannot vanish"),
+        ),
+    ),
+    "1.5": Exercise(
+        solve=lambda x, y, h: leave_one_out(x, y, bandwidth=h),
+        cases=((_X, _Y, 0.6), (KEYS, VALUES, 3.0)),
+        mistakes=(
+            (
+                lambda x, y, h: nadaraya_watson(x, x, y, bandwidth=h),
+                "each point still sees itself: set its own weight to 0 before normalising",
+            ),
+            (
+                lambda x, y, h: (
+                    (_normalise(_bell(x[:, None] - x, h), 1) * (1 - np.eye(len(x)))) @ y
+                ),
+                "the weights no longer sum to 1: remove the point first, then normalise",
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,84 @@
+"""Exercises of chapter 2: scaled dot-product attention."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from attncore._attention import attention
+from attncore._softmax import softmax
+from attncore.exercises._exercise import Exercise
+
+_rng = np.random.default_rng(2)
+_Q, _K, _V = _rng.normal(size=(3, 4)), _rng.normal(size=(5, 4)), _rng.normal(size=(5, 2))
+_LOUD = 400 * _Q, _K, _V  # exp overflows unless the largest score is subtracted first
+
+
+def _jacobian(p: np.ndarray) -> np.ndarray:
+    return np.diag(p) - np.outer(p, p)
+
+
+EXERCISES = {
+    "2.1": Exercise(
+        solve=lambda: (4, 3),
+        mistakes=(
+            (lambda: (4, 6), "that is the shape of the weights; they still multiply the values"),
+            (lambda: (4, 8), "the output is made of values, so it is as wide as they are"),
+            (lambda: (6, 3), "there is one output row per query"),
+            (lambda: (3, 4), "rows first: one row per query"),
+        ),
+    ),
+    "2.2": Exercise(
+        solve=attention,
+        cases=((_Q, _K, _V), _LOUD),
+        mistakes=(
+            (lambda q, k, v: attention(q, k, v, scale=1.0), "the scores are not scaled"),
+            (
+                lambda q, k, v: attention(q, k, v, scale=1 / q.shape[-1]),
+                "divide by the square root of the width, not by the width",
+            ),
+            (
+                lambda q, k, v: attention(q, k, v, scale=1 / math.sqrt(len(k))),
+                "scale by the width of a key (k.shape[1]), not by the number of keys",
+            ),
+            (
+                lambda q, k, v: softmax(q @ k.T / math.sqrt(q.shape[-1]), axis=0) @ v,
+                "each row of the weights must sum to 1: softmax along the last axis",
+            ),
+        ),
+    ),
+    "2.3": Exercise(
+        solve=_jacobian,
+        cases=((np.array([0.5, 0.5]),), (np.array([0.7, 0.2, 0.1]),)),
+        mistakes=(
+            (
+                lambda p: np.diag(p) - p * p,
+                "p * p is a row, broadcast over the rows: p_i p_j is np.outer(p, p)",
+            ),
+            (
+                lambda p: np.diag(p * (1 - p)),
+                "the diagonal is right, but raising one score lowers all other weights",
+            ),
+            (lambda p: np.outer(p, p) - np.diag(p), "the sign is the other way round"),
+        ),
+    ),
+    "2.4": Exercise(
+        solve=lambda scores: softmax(scores, axis=0).T,
+        cases=((_Q @ _K.T,), (np.array([[0.0, 1.0], [3.0, 0.0]]),)),
+        mistakes=(
+            (
+                lambda scores: softmax(scores, axis=1).T,
+                "transposing after the row softmax leaves columns that sum to 1, not rows",
+            ),
+        ),
+    ),
+    "2.5": Exercise(
+        solve=lambda: 4.0,
+        mistakes=(
+            (lambda: 2.0, "compare -|q - k|^2 / 2h^2 with its term in q.k, which has no 2 left"),
+            (lambda: 0.25, "a narrow kernel is a sharp one: the scale grows as h shrinks"),
+            (lambda: 8.0, "the 2 of the square and the 2 of 2h^2 cancel"),
+        ),
+    ),
+}

@@ -1,0 +1,225 @@
+"""Boolean masks. True = may attend, everywhere in this package.
+
+A mask is laid over the scores `(..., H, Tq, Tk)`: row = query, column = key. Query i
+stands at position `Tk - Tq + i`, so the last query is level with the last key
+("lower right"), which is what decoding with a cache needs. torch's ``is_causal=True``
+is "upper left" and differs whenever Tq and Tk differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from attncore._arrays import Array, check_device, dtype_name, is_bool, is_tensor, namespace
+
+
+def causal(
+    Tq: int, Tk: int | None = None, *, window: int | None = None, like: Array | None = None
+) -> Array:
+    r"""Mask the keys that lie in a query's future, and with `window` also the distant past.
+
+    .. math:: M_{ij} = [\,0 \le p_i - j < W\,], \qquad p_i = T_k - T_q + i
+
+    Parameters
+    ----------
+    Tq, Tk
+        Number of queries and of keys; `Tk` is `Tq` unless given.
+    window
+        W: a query sees W keys, its own included (flash-attn's ``left = W - 1``).
+        None: no limit.
+    like
+        An array of the wanted library and device; NumPy without it.
+
+    Returns
+    -------
+    Array
+        Boolean `(Tq, Tk)`.
+
+    Raises
+    ------
+    ValueError
+        If a length is negative or `window` is below 1.
+    TypeError
+        If a length or `window` is not an integer.
+
+    References
+    ----------
+    Vaswani et al. (2017), section 3.2.3 (causal); Beltagy et al. (2020), section 3.1 (window).
+
+    Examples
+    --------
+    >>> print(causal(2, 5).astype(int))
+    [[1 1 1 1 0]
+     [1 1 1 1 1]]
+    >>> print(causal(5, 2).astype(int))
+    [[0 0]
+     [0 0]
+     [0 0]
+     [1 0]
+     [1 1]]
+    >>> print(causal(4, window=2).astype(int))
+    [[1 0 0 0]
+     [1 1 0 0]
+     [0 1 1 0]
+     [0 0 1 1]]
+    """
+    Tq = _length("Tq", Tq)
+    Tk = Tq if Tk is None else _length("Tk", Tk)
+    xp: Any = np if like is None else namespace(like=like)
+    where = {} if xp is np else {"device": like.device}  # type: ignore[union-attr]
+    age = xp.arange(Tk - Tq, Tk, **where)[:, None] - xp.arange(Tk, **where)[None, :]
+    past = age >= 0
+    return past if window is None else past & (age < check_window(window))
+
+
+def window(Tq: int, Tk: int | None = None, *, size: int, like: Array | None = None) -> Array:
+    """Let each query see the last `size` keys, its own included.
+
+    The same as ``causal(Tq, Tk, window=size)``, for when the window is the point.
+
+    Parameters
+    ----------
+    Tq, Tk, like
+        As in :func:`causal`.
+    size
+        W, the number of keys a query sees.
+
+    Returns
+    -------
+    Array
+        Boolean `(Tq, Tk)`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`causal`.
+
+    References
+    ----------
+    Beltagy et al. (2020), section 3.1.
+
+    Examples
+    --------
+    >>> print(window(2, 5, size=3).astype(int))
+    [[0 1 1 1 0]
+     [0 0 1 1 1]]
+    """
+    return causal(Tq, Tk, window=size, like=like)
+
+
+def padding(lengths: Array, Tk: int) -> Array:
+    r"""Mask the keys at and beyond each sequence's length.
+
+    .. math:: M_{b,1,1,j} = [\,j < \text{length}_b\,]
+
+    Parameters
+    ----------
+    lengths
+        Integers `(B,)`: how many keys of each sequence are real. Array, tensor or list.
+    Tk
+        Number of keys after padding.
+
+    Returns
+    -------
+    Array
+        Boolean `(B, 1, 1, Tk)`, ready for scores `(B, H, Tq, Tk)`. Padded *queries* are
+        not masked: they still produce output rows, which you ignore.
+
+    Raises
+    ------
+    ValueError
+        If `lengths` is not `(B,)` or a length is outside 0 to Tk.
+    TypeError
+        If the lengths are not integers.
+
+    References
+    ----------
+    The layout follows ``torch.nn.functional.scaled_dot_product_attention``.
+
+    Examples
+    --------
+    >>> padding([1, 3], 4)[:, 0, 0].astype(int)
+    array([[1, 0, 0, 0],
+           [1, 1, 1, 0]])
+    """
+    Tk = _length("Tk", Tk)
+    xp: Any = namespace(lengths=lengths)
+    if not is_tensor(lengths):
+        lengths = np.asarray(lengths)
+    if is_bool(lengths) or not dtype_name(lengths).startswith(("int", "uint")):
+        raise TypeError(f"lengths must be integers, got {dtype_name(lengths)}")
+    if lengths.ndim != 1:
+        raise ValueError(f"lengths must be (B,), got {tuple(lengths.shape)}")
+    if bool(((lengths < 0) | (lengths > Tk)).any()):
+        raise ValueError(f"lengths must lie in 0 to Tk = {Tk}, got {lengths.tolist()}")
+    where = {} if xp is np else {"device": lengths.device}
+    return (xp.arange(Tk, **where)[None, :] < lengths[:, None])[:, None, None, :]
+
+
+def combine(*masks: Array | None) -> Array | None:
+    """Allow only what every mask allows; None stands for "no limit".
+
+    Parameters
+    ----------
+    *masks
+        Boolean arrays of one library whose shapes broadcast together, or None.
+
+    Returns
+    -------
+    Array or None
+        Their logical AND; None if all are None.
+
+    Raises
+    ------
+    TypeError
+        If a mask is not boolean, or NumPy and torch are mixed.
+    ValueError
+        If the shapes do not broadcast together.
+
+    References
+    ----------
+    The rule is that of ``flax.linen.combine_masks``.
+
+    Examples
+    --------
+    >>> combine(causal(3), None, padding([2], 3))[0, 0].astype(int)
+    array([[1, 0, 0],
+           [1, 1, 0],
+           [1, 1, 0]])
+    """
+    given = [mask for mask in masks if mask is not None]
+    namespace(**{f"mask {i}": mask for i, mask in enumerate(given)})
+    for i, mask in enumerate(given):
+        if not (isinstance(mask, np.ndarray) or is_tensor(mask)):
+            raise TypeError(f"mask {i} must be a boolean array, got {type(mask).__name__}")
+        if not is_bool(mask):
+            raise TypeError(f"mask {i} must be boolean (True = attend), got {dtype_name(mask)}")
+    check_device(**{f"mask {i}": mask for i, mask in enumerate(given)})
+    try:
+        np.broadcast_shapes(*(tuple(mask.shape) for mask in given))
+    except ValueError:
+        shapes = ", ".join(str(tuple(mask.shape)) for mask in given)
+        raise ValueError(f"masks do not broadcast together: {shapes}") from None
+    result = None
+    for mask in given:
+        result = mask if result is None else result & mask
+    return result
+
+
+def check_window(window: int) -> int:
+    """Return `window` as an int, or say what is wrong with it."""
+    if isinstance(window, bool) or not isinstance(window, (int, np.integer)):
+        raise TypeError(f"window must be an integer, got {type(window).__name__}")
+    if window < 1:
+        raise ValueError(f"window must be at least 1 (a query sees itself), got {window}")
+    return int(window)
+
+
+def _length(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    return int(value)

@@ -1,0 +1,302 @@
+"""Pictures of attention: a heat map of weights, and the way from scores to an output.
+
+Figures are drawn in dark ink on opaque white with colour-blind safe colours, so that they
+read the same in any notebook; the book's style sheet inverts them in dark mode. Each
+picture describes itself in words: :func:`alt_text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from attncore._arrays import Array, is_tensor, shape_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAP = "Blues"  # from white: nothing is drawn where the weight is 0
+LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito
+LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+
+_texts: WeakKeyDictionary[Figure, list[str]] = WeakKeyDictionary()
+
+
+def style() -> None:
+    """Set matplotlib's defaults to the book's: white, readable, lines told apart twice.
+
+    Lines differ by dash as well as colour. Call it once, before drawing.
+
+    Returns
+    -------
+    None
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If matplotlib is not installed.
+
+    References
+    ----------
+    Colours: Okabe and Ito (2008), *Color universal design*.
+
+    Examples
+    --------
+    >>> style()
+    >>> import matplotlib as mpl
+    >>> mpl.rcParams["axes.spines.top"]
+    False
+    """
+    mpl = _matplotlib()
+    from cycler import cycler
+
+    mpl.rcParams.update(
+        {
+            "axes.prop_cycle": cycler(color=LINE_COLORS) + cycler(linestyle=LINE_STYLES),
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "figure.figsize": (6.0, 3.2),
+            "font.size": 10,
+            "image.cmap": MAP,
+            "lines.linewidth": 1.8,
+            "savefig.facecolor": "white",
+        }
+    )
+
+
+def heatmap(
+    weights: Array,
+    queries: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
+    *,
+    ax: Axes | None = None,
+    digits: int | None = 2,
+) -> Axes:
+    r"""Draw attention weights: one row per query, one column per key.
+
+    .. math:: A_{ij} \in [0, 1] \mapsto \text{white to blue}
+
+    Parameters
+    ----------
+    weights
+        `(Tq, Tk)`, between 0 and 1, NumPy or torch on any device.
+    queries, keys
+        Labels, Tq and Tk of them; numbers from 0 unless given.
+    ax
+        Where to draw; a new figure unless given.
+    digits
+        Decimals printed in each cell; None prints nothing, as is best above 12 x 12.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn on.
+
+    Raises
+    ------
+    ValueError
+        If `weights` is not `(Tq, Tk)` between 0 and 1, or a label is missing.
+    ModuleNotFoundError
+        If matplotlib is not installed.
+
+    References
+    ----------
+    The picture goes back to Bahdanau et al. (2015), figure 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ax = heatmap(np.array([[0.75, 0.25]]), ["king"], ["queen", "car"])
+    >>> alt_text(ax)
+    'Heat map of attention weights, 1 query by 2 keys. king attends most to queen (0.75).'
+    """
+    matplotlib = _matplotlib()
+    weights = to_numpy(weights)
+    if weights.ndim != 2 or 0 in weights.shape:
+        raise ValueError(f"weights must be (Tq, Tk), got {shape_of(weights)}: pick one head")
+    if not bool(((weights >= 0) & (weights <= 1 + 1e-6)).all()):
+        raise ValueError("weights must lie between 0 and 1: apply softmax to scores first")
+    rows = _labels("queries", queries, weights.shape[0])
+    columns = _labels("keys", keys, weights.shape[1])
+    if ax is None:
+        size = (1.6 + 0.55 * len(columns), 1.2 + 0.45 * len(rows))
+        ax = matplotlib.pyplot.subplots(figsize=size)[1]
+    image = ax.imshow(weights, cmap=MAP, vmin=0, vmax=1, aspect="auto")
+    ax.set(
+        xticks=range(len(columns)),
+        yticks=range(len(rows)),
+        xticklabels=columns,
+        yticklabels=rows,
+        xlabel="key",
+        ylabel="query",
+    )
+    ax.spines[:].set_visible(False)
+    if digits is None:
+        ax.figure.colorbar(image, ax=ax, label="weight")
+    else:
+        for (i, j), weight in np.ndenumerate(weights):
+            ink = "white" if weight > 0.55 else "black"
+            ax.text(j, i, f"{weight:.{digits}f}", ha="center", va="center", color=ink)
+    _describe(ax, _heatmap_words(weights, rows, columns))
+    return ax
+
+
+def strip(
+    scores: Array,
+    weights: Array,
+    values: Array,
+    keys: Sequence[str] | None = None,
+) -> Figure:
+    r"""Draw one query's way from scores through weights to its output, as three bar rows.
+
+    .. math:: s_j \;\to\; \alpha_j = \operatorname{softmax}(s)_j \;\to\; \sum_j \alpha_j v_j
+
+    Parameters
+    ----------
+    scores, weights
+        `(Tk,)` each: one query's row.
+    values
+        `(Tk, E)`, or `(Tk,)` for plain numbers.
+    keys
+        Labels, Tk of them; numbers from 0 unless given.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Three panels: scores, weights, output.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ.
+    ModuleNotFoundError
+        If matplotlib is not installed.
+
+    References
+    ----------
+    Vaswani et al. (2017), equation 1, read from left to right.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> fig = strip([2.0, 0.0], [0.88, 0.12], [1.0, 0.0], keys=["a", "b"])
+    >>> alt_text(fig)
+    'Bars in three panels. Scores: a 2, b 0. Weights: a 0.88, b 0.12. Output: 0.88.'
+    """
+    matplotlib = _matplotlib()
+    scores, weights, values = to_numpy(scores), to_numpy(weights), to_numpy(values)
+    if scores.ndim != 1 or weights.shape != scores.shape or len(values) != len(scores):
+        raise ValueError(
+            f"scores and weights must be (Tk,) and values (Tk, E): scores {shape_of(scores)}, "
+            f"weights {shape_of(weights)}, values {shape_of(values)}"
+        )
+    names = _labels("keys", keys, len(scores))
+    output = np.atleast_1d(weights @ values)
+    fig, axes = matplotlib.pyplot.subplots(1, 3, figsize=(7.2, 2.4))
+    features = [str(i) for i in range(len(output))]
+    panels = (
+        ("score", scores, names, "key"),
+        ("weight", weights, names, "key"),
+        ("output", output, features, "feature"),
+    )
+    for ax, color, (title, heights, labels, axis) in zip(axes, LINE_COLORS, panels, strict=False):
+        ax.bar(range(len(heights)), heights, color=color)
+        ax.axhline(0, color="black", linewidth=0.8, linestyle="-")
+        ax.set(xticks=range(len(heights)), xticklabels=labels, title=title, xlabel=axis)
+    axes[1].set_ylim(0, 1)
+    pairs = [f"{n} {s:.4g}" for n, s in zip(names, scores, strict=True)]
+    shares = [f"{n} {w:.2f}" for n, w in zip(names, weights, strict=True)]
+    _describe(
+        axes[0],
+        f"Bars in three panels. Scores: {', '.join(pairs)}. Weights: {', '.join(shares)}. "
+        f"Output: {', '.join(f'{x:.4g}' for x in output)}.",
+    )
+    return fig
+
+
+def alt_text(drawn: Axes | Figure) -> str:
+    """Return a description in words of what this module drew, to use as alternative text.
+
+    Parameters
+    ----------
+    drawn
+        A figure or axes that :func:`heatmap` or :func:`strip` drew on.
+
+    Returns
+    -------
+    str
+        One or more sentences; one description per picture on the figure.
+
+    Raises
+    ------
+    ValueError
+        If nothing of this module's is on the figure.
+
+    References
+    ----------
+    W3C, *Web content accessibility guidelines 2.2*, success criterion 1.1.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> print(alt_text(heatmap(np.eye(2))))
+    Heat map of attention weights, 2 queries by 2 keys. 0 attends most to 0 (1.00), 1 to 1 (1.00).
+    """
+    figure: Any = drawn.figure
+    if figure not in _texts:
+        raise ValueError("nothing on this figure was drawn by attncore.plot")
+    return " ".join(_texts[figure])
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Return a float64 NumPy copy of an array, a tensor on any device, or a list."""
+    if is_tensor(array):
+        array = array.detach().cpu().double().numpy()
+    return np.array(array, dtype=np.float64)
+
+
+def _heatmap_words(weights: np.ndarray, rows: list[str], columns: list[str]) -> str:
+    queries = "1 query" if len(rows) == 1 else f"{len(rows)} queries"
+    keys = "1 key" if len(columns) == 1 else f"{len(columns)} keys"
+    words = f"Heat map of attention weights, {queries} by {keys}."
+    if len(rows) > 12:
+        return words
+    best = weights.argmax(axis=1)
+    targets = [
+        f"{columns[j]} ({weights[i, j]:.2f})" if weights[i, j] > 0 else "nothing"
+        for i, j in enumerate(best)
+    ]
+    first = f"{rows[0]} attends most to {targets[0]}"
+    return (
+        f"{words} {', '.join([first, *map(' to '.join, zip(rows[1:], targets[1:], strict=True))])}."
+    )
+
+
+def _labels(name: str, labels: Sequence[str] | None, count: int) -> list[str]:
+    if labels is None:
+        return [str(i) for i in range(count)]
+    if len(labels) != count:
+        raise ValueError(f"{name} must name all {count} of them, got {len(labels)} labels")
+    return [str(label) for label in labels]
+
+
+def _describe(ax: Axes, words: str) -> None:
+    figure: Any = ax.figure
+    _texts.setdefault(figure, []).append(words)
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib.pyplot
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "attncore.plot needs matplotlib: pip install 'attncore[plot]'", name="matplotlib"
+        ) from None
+    return matplotlib
