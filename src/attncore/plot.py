@@ -129,14 +129,10 @@ def heatmap(
         size = (1.6 + 0.55 * len(columns), 1.2 + 0.45 * len(rows))
         ax = matplotlib.pyplot.subplots(figsize=size)[1]
     image = ax.imshow(weights, cmap=MAP, vmin=0, vmax=1, aspect="auto")
-    ax.set(
-        xticks=range(len(columns)),
-        yticks=range(len(rows)),
-        xticklabels=columns,
-        yticklabels=rows,
-        xlabel="key",
-        ylabel="query",
-    )
+    ax.set(xlabel="key", ylabel="query")
+    for axis, given, labels in ((ax.xaxis, keys, columns), (ax.yaxis, queries, rows)):
+        if given is not None or len(labels) <= 12:  # more numbers than that would overlap
+            axis.set_ticks(range(len(labels)), labels)
     ax.spines[:].set_visible(False)
     if digits is None:
         ax.figure.colorbar(image, ax=ax, label="weight")

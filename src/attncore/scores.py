@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attncore._arrays import Array, as_floats, shape_of
+from attncore._arrays import Array, as_floats, is_tensor, shape_of
 
 
 def dot(q: Array, k: Array) -> Array:
@@ -225,9 +225,10 @@ def additive(q: Array, k: Array, Wq: Array, Wk: Array, w: Array) -> Array:
     return xp.tanh((q @ Wq)[..., :, None, :] + (k @ Wk)[..., None, :, :]) @ w
 
 
-def check_bandwidth(bandwidth: float) -> None:
-    """Raise unless the bandwidth is a positive, finite number."""
-    if not (math.isfinite(bandwidth) and bandwidth > 0):
+def check_bandwidth(bandwidth: Any) -> None:
+    """Raise unless the bandwidth, a number or a tensor of one, is positive and finite."""
+    number = bandwidth.detach().item() if is_tensor(bandwidth) else bandwidth
+    if not 0 < number < math.inf:
         raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}")
 
 
