@@ -60,7 +60,7 @@ def style() -> None:
             "axes.spines.right": False,
             "axes.spines.top": False,
             "figure.constrained_layout.use": True,
-            "figure.dpi": 110,
+            "figure.dpi": 150,
             "figure.facecolor": "white",
             "figure.figsize": (6.0, 3.2),
             "font.size": 10,

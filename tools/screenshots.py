@@ -1,0 +1,62 @@
+"""Photograph built pages in headless Chromium: desktop, phone and dark.
+
+    python tools/screenshots.py OUT [PAGE ...]      PAGE such as book/index; all by default
+
+Needs the extra `screenshots` and a Chromium on the PATH (Debian: apt-get install chromium).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from serve import ROOT, serving
+
+VIEWS = {
+    "desktop": {"viewport": {"width": 1280, "height": 900}},
+    "phone": {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
+    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+}
+
+
+def main() -> None:
+    """Take the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder for the pictures")
+    parser.add_argument("pages", nargs="*", help="pages without .html; all by default")
+    parser.add_argument("--fold", action="store_true", help="only what fits the window")
+    options = parser.parse_args()
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        sys.exit("Playwright is missing: pip install -e '.[screenshots]'")
+    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser_path is None:
+        sys.exit("Chromium is missing: install it, on Debian with apt-get install chromium")
+    html = ROOT / "_build/html"
+    pages = options.pages or sorted(f"book/{p.stem}" for p in (html / "book").glob("*.html"))
+    options.out.mkdir(parents=True, exist_ok=True)
+    with serving(html) as address, sync_playwright() as playwright:
+        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has none for root
+        browser = playwright.chromium.launch(
+            executable_path=browser_path, args=[*sandbox, "--disable-background-networking"]
+        )
+        for view, settings in VIEWS.items():
+            page = browser.new_context(**settings).new_page()
+            for name in pages:
+                page.goto(f"{address}/{name}.html", wait_until="load")
+                page.wait_for_function("!window.MathJax || MathJax.startup?.promise")
+                page.evaluate("() => window.MathJax?.startup?.promise")
+                target = options.out / f"{Path(name).name}-{view}.png"
+                page.screenshot(path=target, full_page=not options.fold)
+                wide = page.evaluate(
+                    "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+                )
+                print(f"{target}{f'  SCROLLS SIDEWAYS by {wide} px' if wide > 0 else ''}")
+
+
+if __name__ == "__main__":
+    main()
