@@ -67,11 +67,13 @@ def build(root: Path, force: bool = False) -> int:
         print("The package or its pins changed: every cell will be executed.", flush=True)
     started = time.monotonic()
     # Static files are only copied, and warnings only repeated, when all pages are written.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    environment.pop("MPLBACKEND", None)  # Jupyter's own, or figures would not be stored
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     status = subprocess.run(
         [jupyter_book, "build", str(root), "--all", "-W", "--keep-going"],
         cwd=root,  # the cache path in _config.yml is relative
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"},
+        env=environment,
         check=False,
     ).returncode
     if status:

@@ -67,7 +67,7 @@ def epanechnikov(u: Array) -> Array:
 
     .. math:: K(u) = \tfrac34 \max(0, 1 - u^2)
 
-    Some texts give max(0, 1 - |u|) under this name; that is :func:`triangular`.
+    Some texts give ``max(0, 1 - |u|)`` under this name; that is :func:`triangular`.
 
     `u`: distances over bandwidth, any shape, NumPy or torch. Returns the same shape.
     TypeError if `u` is not numeric.

@@ -130,7 +130,7 @@ def neg_sq_distance(q: Array, k: Array, *, bandwidth: float = 1.0) -> Array:
     check_bandwidth(bandwidth)
     _, q, k = _queries_and_keys(q, k)
     difference = (q[..., :, None, :] - k[..., None, :, :]) / bandwidth
-    return -(difference**2).sum(axis=-1) / 2
+    return 0.0 - (difference**2).sum(axis=-1) / 2  # 0 - x, so that an exact match is 0, not -0
 
 
 def bilinear(q: Array, k: Array, W: Array) -> Array:

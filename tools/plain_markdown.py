@@ -1,0 +1,128 @@
+"""Turn the MyST Markdown of the book into what Jupyter and Colab show.
+
+Directives become block quotes and headings, roles become text. Whatever is not known here
+is an error, so that no raw directive ever reaches a notebook.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from pybtex.database import BibliographyData, Person, parse_file
+from pybtex.richtext import Text
+
+FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\}\s*(?P<argument>.*)$")
+OPTION = re.compile(r"^:(?P<key>[\w-]+):\s*(?P<value>.*)$")
+LABEL = re.compile(r"^\([\w-]+\)=$")
+ROLE = re.compile(r"\{(?P<name>[\w:-]+)\}`(?P<content>[^`]+)`")
+CODE_OR_ROLE = re.compile(rf"{ROLE.pattern}|(?P<code>`+[^`]+`+)")
+PAGE_LINK = re.compile(r"\]\((?P<page>[\w-]+)\.md(?P<anchor>#[\w-]+)?\)")
+BOXES = ("admonition", "note", "tip", "warning", "important", "seealso")
+
+
+class Converter:
+    """Converts the Markdown cells of one page in order; knows whether a solution is open."""
+
+    def __init__(self, book: Path, notebooks: set[str], repository: str) -> None:
+        self.book, self.notebooks, self.repository = book, notebooks, repository
+        self.in_solution = False
+
+    def __call__(self, text: str, page: str) -> str:
+        """Return the cell as plain Markdown; empty if nothing is left of it."""
+        chapter = re.match(r"ch(\d+)_", page)
+        if chapter:
+            text = re.sub(r"\A# ", f"# {int(chapter[1])}. ", text)
+        out: list[str] = []
+        folded: list[str] | None = None  # the lines of an open solution's text
+        lines = iter(text.splitlines())
+        for line in lines:
+            opened = FENCE.match(line)
+            if LABEL.match(line):
+                continue
+            if not opened:
+                (out if folded is None else folded).append(self._inline(line, page))
+                continue
+            body, options = _body(lines, opened["fence"])
+            name, argument = opened["name"], opened["argument"]
+            if name == "solution-start":
+                self.in_solution, folded = True, []
+                out += ["<details>", f"<summary>Solution to exercise {_number(argument)}</summary>"]
+            elif name == "solution-end":
+                self.in_solution = False
+            elif name == "exercise-start":
+                out += [f"### Exercise {_number(options['label'])}: {argument}"]
+            elif name in BOXES:
+                title = [f"**{self._inline(argument or name.capitalize(), page)}**", ""]
+                inside = [self._inline(row, page) for row in body]
+                out += [f"> {row}".rstrip() for row in title + inside]
+            elif name != "exercise-end":
+                raise ValueError(f"{page}: no plain form is known for the directive {{{name}}}")
+        if folded is not None:
+            out += ["", *"\n".join(folded).strip().splitlines(), "", "</details>"]
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).strip()
+
+    def _inline(self, line: str, page: str) -> str:
+        def plain(match: re.Match[str]) -> str:
+            if match["code"]:
+                return match["code"]
+            name, content = match["name"], match["content"]
+            if name in ("cite:t", "cite:p"):
+                return cite(self.book / "references.bib", content, name == "cite:p")
+            if name == "term":
+                return content.split("<")[0].strip()
+            raise ValueError(f"{page}: no plain form is known for the role {{{name}}}")
+
+        return PAGE_LINK.sub(self._link, CODE_OR_ROLE.sub(plain, line))
+
+    def _link(self, match: re.Match[str]) -> str:
+        page, anchor = match["page"], match["anchor"] or ""
+        if page in self.notebooks:
+            return f"]({page}.ipynb{anchor})"
+        return f"]({self.repository}/book/{page}.md{anchor})"
+
+
+def cite(bibliography: Path, keys: str, parenthetical: bool) -> str:
+    """Return "Vaswani et al. (2017)", or "(Vaswani et al., 2017)", for BibTeX keys."""
+    entries = _entries(bibliography).entries
+    cited = []
+    for key in keys.split(","):
+        entry = entries[key.strip()]
+        people = [_surname(person) for person in entry.persons["author"]]
+        who = people[0] if len(people) == 1 else f"{people[0]} et al."
+        if len(people) == 2:
+            who = " and ".join(people)
+        year = entry.fields["year"]
+        cited.append(f"{who}, {year}" if parenthetical else f"{who} ({year})")
+    return f"({'; '.join(cited)})" if parenthetical else ", ".join(cited)
+
+
+@cache
+def _entries(path: Path) -> BibliographyData:
+    return parse_file(str(path))
+
+
+def _surname(person: Person) -> str:
+    return Text.from_latex(" ".join(person.prelast_names + person.last_names)).render_as("text")
+
+
+def _number(label: str) -> str:
+    """Return "1.2" for the label ex-1-2."""
+    return label.removeprefix("ex-").replace("-", ".")
+
+
+def _body(lines: Iterator[str], fence: str) -> tuple[list[str], dict[str, str]]:
+    """Take the lines of a directive up to its closing fence; split off the options."""
+    body: list[str] = []
+    options: dict[str, str] = {}
+    for line in lines:
+        if line.strip() == fence:
+            return body, options
+        option = OPTION.match(line)
+        if option and not body:
+            options[option["key"]] = option["value"]
+        else:
+            body.append(line)
+    raise ValueError(f"a directive is never closed by {fence}")
