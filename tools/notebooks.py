@@ -43,14 +43,18 @@ def repository() -> dict[str, str]:
 def pages() -> list[Path]:
     """Return the pages of the book that hold code cells."""
     found = sorted((ROOT / "book").glob("*.md"))
-    return [page for page in found if page.read_text("utf-8").startswith("---\nfile_format: mystnb")]
+    return [
+        page for page in found if page.read_text("utf-8").startswith("---\nfile_format: mystnb")
+    ]
 
 
 def executed(page: Path) -> Any:
     """Return the page as a notebook with the outputs of the last build."""
     notebook = read_myst_markdown_notebook(page.read_text("utf-8"))
     try:
-        _, merged = get_cache(ROOT / "_build" / ".jupyter_cache").merge_match_into_notebook(notebook)
+        _, merged = get_cache(ROOT / "_build" / ".jupyter_cache").merge_match_into_notebook(
+            notebook
+        )
     except KeyError:
         sys.exit(f"{page.name} was not executed as it stands: run `make book` first.")
     return merged
@@ -60,7 +64,9 @@ def reader_notebook(page: Path) -> Any:
     """Return the notebook a reader gets for a page."""
     source = executed(page)
     names = {p.stem for p in pages()}
-    convert = Converter(ROOT / "book", names, f"{repository()['url']}/blob/{repository()['branch']}")
+    convert = Converter(
+        ROOT / "book", names, f"{repository()['url']}/blob/{repository()['branch']}"
+    )
     cells = [nbformat.v4.new_code_cell(COLAB_CELL.format(**repository()), execution_count=1)]
     for cell in source.cells:
         if cell.cell_type == "markdown":

@@ -53,7 +53,7 @@ class Converter:
             elif name == "solution-end":
                 self.in_solution = False
             elif name == "exercise-start":
-                out += [f"### Exercise {_number(options['label'])}: {argument}"]
+                out += [f"### Exercise {_number(options['label'])}: {argument}", ""]
             elif name in BOXES:
                 title = [f"**{self._inline(argument or name.capitalize(), page)}**", ""]
                 inside = [self._inline(row, page) for row in body]

@@ -1,6 +1,6 @@
 """Serve the built book on 127.0.0.1 and print the address.
 
-    python tools/serve.py [PORT]      8000 by default; another free one if it is taken
+python tools/serve.py [PORT]      8000 by default; another free one if it is taken
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def main() -> None:
     if not (html / "index.html").exists():
         sys.exit("There is no book to serve yet: run `make book` first.")
     with server(html, int(sys.argv[1]) if len(sys.argv) > 1 else 8000) as httpd:
-        print(f"The book is at http://127.0.0.1:{httpd.server_port}  (stop with Ctrl+C)", flush=True)
+        print(
+            f"The book is at http://127.0.0.1:{httpd.server_port}  (stop with Ctrl+C)", flush=True
+        )
         with suppress(KeyboardInterrupt):
             httpd.serve_forever()
 

@@ -25,7 +25,9 @@ def point_at_notebook(
     for group in context["header_buttons"]:
         for button in group.get("buttons", []):
             if button.get("text") == "Colab":
-                button["url"] = button["url"].replace(f"{pagename}.md", f"notebooks/{notebook.name}")
+                button["url"] = button["url"].replace(
+                    f"{pagename}.md", f"notebooks/{notebook.name}"
+                )
             elif button.get("label") == "download-notebook-button":
                 shutil.copyfile(notebook, Path(app.outdir) / "_sources" / f"{pagename}.ipynb")
                 # Without `download`, browsers show a notebook as JSON. The theme's macro has

@@ -1,0 +1,58 @@
+# One named task for each job; people and CI use the same ones.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# An environment made by hand can be kept: make ENV= BIN=/path/to/venv/bin test
+ENV ?= tools/make_env.py
+
+.DEFAULT_GOAL := help
+.PHONY: help env newest book serve notebooks test lint format bench data pins screenshots clean
+
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: ## make .venv with the pinned dependencies and the package
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer."; exit 1; }
+	@$(if $(ENV),$(PYTHON) $(ENV))
+
+book: env ## build the book into _build/html, executing what changed
+	@$(BIN)/python tools/build_book.py
+
+serve: book ## serve the book on 127.0.0.1 and print the address
+	@$(BIN)/python tools/serve.py
+
+notebooks: env ## write notebooks/ from book/, after executing what changed
+	@$(BIN)/python tools/build_book.py
+	@$(BIN)/python tools/notebooks.py
+	@$(BIN)/python tools/build_book.py
+
+test: lint book ## run every check and every test, notebooks included
+	@$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
+
+lint: env ## check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: env ## put the code into the project's style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: env ## time attention against its peers on this machine
+	@$(BIN)/python benchmarks/attention.py
+
+data: env ## make the data files again from their sources, and compare
+	@$(BIN)/python tools/make_data.py --check
+
+newest: ## make .venv with the newest dependencies instead of the pinned ones
+	@$(PYTHON) tools/make_env.py --newest
+
+pins: ## install the newest dependencies and pin them in constraints.txt
+	@$(PYTHON) tools/make_env.py --pin
+
+screenshots: book ## photograph every page (needs Chromium) into _build/screenshots
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[screenshots]'
+	@$(BIN)/python tools/screenshots.py _build/screenshots
+
+clean: ## remove what was built, but not .venv
+	@rm -rf _build .mypy_cache .pytest_cache .ruff_cache .hypothesis
