@@ -1,0 +1,202 @@
+"""The built book: every page whole, every link alive, nothing from another host."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+import notebooks
+
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build" / "html"
+CHAPTERS = [page.stem for page in notebooks.pages() if page.stem.startswith("ch")]
+CODE_WIDTH = 80  # what fits beside the two side bars
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built():
+    """Build the book if it is not current; `make test` has done so already."""
+    run = subprocess.run(
+        [sys.executable, "tools/build_book.py"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+
+
+def soup(path):
+    return BeautifulSoup(path.read_text("utf-8"), "html.parser")
+
+
+def book_pages():
+    return sorted((HTML / "book").glob("*.html"))
+
+
+def test_every_page_of_the_contents_is_built():
+    listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text("utf-8"))
+
+    assert {f"{name}.html" for name in listed} == {f"book/{p.name}" for p in book_pages()}
+    assert (HTML / "index.html").exists()
+
+
+def test_internal_links_and_anchors_resolve():
+    broken, ids = [], {}
+    for page in book_pages():
+        for link in soup(page).select("a[href]"):
+            target = urlsplit(link["href"])
+            if target.scheme or target.netloc:
+                continue
+            path = (page.parent / unquote(target.path)).resolve() if target.path else page
+            if path.suffix == ".html" and path.exists() and target.fragment:
+                if path not in ids:
+                    ids[path] = {tag["id"] for tag in soup(path).select("[id]")}
+                if unquote(target.fragment) not in ids[path]:
+                    broken.append(f"{page.name}: {link['href']}")
+            elif not path.exists():
+                broken.append(f"{page.name}: {link['href']}")
+
+    assert not broken
+
+
+def test_nothing_is_loaded_from_another_host():
+    loading = "script[src], link[rel=stylesheet], link[rel=preload], img[src], iframe[src]"
+    foreign = [
+        f"{page.name}: {tag}"
+        for page in book_pages()
+        for tag in soup(page).select(loading)
+        if urlsplit(tag.get("src") or tag.get("href")).netloc
+    ]
+
+    assert not foreign
+    assert (HTML / "_static/mathjax/tex-chtml.js").exists()
+
+
+def test_figures_have_alternative_text():
+    figures = [
+        (page.name, image) for page in book_pages() for image in soup(page).select("article img")
+    ]
+    poor = [(name, image.get("alt")) for name, image in figures if not described(image.get("alt"))]
+
+    assert len(figures) >= 5
+    assert not poor
+
+
+def described(alt):
+    return alt is not None and len(alt.split()) >= 5 and not alt.endswith(".png")
+
+
+def test_no_raw_markup_is_left_on_a_page():
+    raw = re.compile(r"\{(?:code-cell|admonition|cite|ref|term|doc)[^}]*\}|:::|```")
+    left = [
+        (page.name, raw.search(text).group())
+        for page in book_pages()
+        if raw.search(text := soup(page).select_one("article").get_text())
+    ]
+
+    assert not left
+
+
+@pytest.mark.parametrize("stem", [page.stem for page in notebooks.pages()])
+def test_buttons_reach_the_committed_notebook(stem):
+    page = soup(HTML / "book" / f"{stem}.html")
+    address = notebooks.repository()
+    part = address["url"].removeprefix("https://github.com/")
+    colab = page.select_one("a[href*='colab.research']")
+    download = page.select_one("a.btn-download-notebook-button")
+
+    assert colab["href"].endswith(f"/github/{part}/blob/{address['branch']}/notebooks/{stem}.ipynb")
+    assert download["download"] == f"{stem}.ipynb"
+    served = (HTML / "book" / download["href"]).resolve().read_bytes()
+    assert served == (ROOT / "notebooks" / f"{stem}.ipynb").read_bytes()
+
+
+def test_the_repository_address_is_set_once():
+    address = notebooks.repository()["url"]
+    tracked = subprocess.run(
+        ["git", "grep", "-l", "--fixed-strings", address], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
+
+    assert "_config.yml" in tracked
+    assert all(name == "_config.yml" or name.startswith("notebooks/") for name in tracked)
+
+
+def test_notebooks_are_current():
+    problems = notebooks.stale()
+
+    assert not problems, "\n".join([*problems, "Run `make notebooks` and commit notebooks/."])
+
+
+def test_notebooks_are_the_same_when_made_twice():
+    for page in notebooks.pages():
+        first, second = (nbformat.writes(notebooks.reader_notebook(page)) for _ in range(2))
+        assert first == second
+
+
+@pytest.mark.parametrize("stem", CHAPTERS)
+def test_a_chapter_has_its_parts(stem):
+    text = (ROOT / "book" / f"{stem}.md").read_text("utf-8")
+    before = text.split("\n## Exercises\n")[0]
+    words = re.sub(r"```.*?```|^---.*?^---", "", text, flags=re.S | re.M).split()
+
+    assert before.count(":class: tip") == 1  # the objectives
+    assert before.count("} Trap:") + before.count("} Myth:") >= 2
+    assert "} Myth:" in before
+    assert 1000 <= len(words) <= 1800
+    assert 10 <= before.count("{code-cell}") <= 20
+    assert re.findall(r"^## (.*)$", text, flags=re.M)[-3:] == ["Exercises", "Summary", "Sources"]
+
+
+@pytest.mark.parametrize("page", notebooks.pages(), ids=lambda page: page.stem)
+def test_code_fits_the_page(page):
+    cells = re.findall(r"```\{code-cell\}[^\n]*\n(.*?)```", page.read_text("utf-8"), flags=re.S)
+    code = [re.sub(r"\A---\n.*?\n---\n|\A:tags:[^\n]*\n", "", cell, flags=re.S) for cell in cells]
+    lines = [line for cell in code for line in cell.splitlines()]
+    longest = [len([line for line in cell.splitlines() if line.strip()]) for cell in code]
+
+    assert [line for line in lines if len(line) > CODE_WIDTH] == []
+    assert max(longest) <= 12
+
+
+@pytest.mark.parametrize("stem", CHAPTERS)
+def test_exercises_have_a_check_and_a_folded_solution(stem):
+    from attncore.exercises import EXERCISES
+
+    page = soup(HTML / "book" / f"{stem}.html")
+    number = str(int(re.match(r"ch(\d+)_", stem)[1]))
+    wanted = [key for key in EXERCISES if key.split(".")[0] == number]
+    shown = [
+        re.search(r"Exercise ([\d.]+)", box.select_one(".admonition-title").get_text())[1]
+        for box in page.select("div.exercise")
+    ]
+    outputs = [cell.get_text() for cell in page.select(".cell_output")]
+
+    assert 4 <= len(wanted) <= 6
+    assert shown == wanted
+    assert len(page.select("div.solution.dropdown")) == len(wanted)
+    for key in wanted:
+        assert any(f"{key} not yet" in text for text in outputs), f"{key} is checked unanswered"
+        assert any(f"{key} correct" in text for text in outputs), f"{key} is solved"
+
+
+def test_solutions_are_folded_in_the_notebooks():
+    for page in notebooks.pages():
+        notebook = notebooks.reader_notebook(page)
+        solved = [c for c in notebook.cells if " correct" in "".join(_texts(c))]
+        assert all(cell.metadata["jupyter"]["source_hidden"] for cell in solved)
+        assert all(cell.metadata["cellView"] == "form" for cell in solved)
+
+
+def _texts(cell):
+    return [output.get("text", "") for output in cell.get("outputs", [])]
+
+
+def test_the_readme_names_only_tasks_that_exist():
+    tasks = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), flags=re.M))
+    texts = [(ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md")]
+    named = set(re.findall(r"`make ([a-z]+)`|^make ([a-z]+)", "\n".join(texts), flags=re.M))
+
+    assert {a or b for a, b in named} <= tasks
+    assert "make test" in (ROOT / ".ci/run").read_text("utf-8")

@@ -1,0 +1,199 @@
+"""Faults that a Jupyter Book swallows, put in on purpose: each must be noticed.
+
+A small book of two pages is built with this project's own configuration and tools.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n  display_name: Python 3\n---\n"
+PAGE = HEAD + "# Page\n\nSome text.\n\n```{code-cell} ipython3\n{}\n```\n"
+IMPORT = "import sys; sys.path.insert(0, '../src')\nfrom thing import answer\nprint(answer)"
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Return the folder of a small book that builds without a fault."""
+    for name in ("_config.yml", "conftest.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("book/_ext", "book/_static", "tools"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "book/references.bib", tmp_path / "book")
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nchapters:\n- file: book/ch01_page\n"
+    )
+    (tmp_path / "book/index.md").write_text("# Index\n")
+    write_page(tmp_path, IMPORT)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/thing.py").write_text("answer = 'first answer'\n")
+    (tmp_path / "constraints.txt").write_text("")
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path
+
+
+def write_page(folder, code):
+    (folder / "book/ch01_page.md").write_text(PAGE.replace("{}", code, 1).replace("{}", code))
+
+
+def run(folder, *command):
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, capture_output=True, text=True, env=environment
+    )
+
+
+def build(folder):
+    return run(folder, "tools/build_book.py")
+
+
+def edit(folder, old, new):
+    config = folder / "_config.yml"
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+
+
+def html(folder, page="book/ch01_page"):
+    return (folder / "_build/html" / f"{page}.html").read_text()
+
+
+def hide_pages(folder):
+    for name in (".hidden", ".venv/lib"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "README.md").write_text("# Not part of the book\n")
+
+
+def test_a_book_without_faults_builds_and_is_then_up_to_date(small):
+    hide_pages(small)
+    first, second = build(small), build(small)
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stdout + first.stderr
+    assert "first answer" in html(small)
+    assert "up to date" in second.stdout
+    assert not list((small / "_build/html").rglob("*README*"))  # hidden folders are not built
+    assert "colab.research" in html(small)  # the buttons survive our theme options
+
+
+def test_without_its_settings_the_hidden_folder_is_built_and_the_button_lost(small):
+    hide_pages(small)
+    edit(small, '".*", "**/.*", "*.md", ', "")
+    edit(small, "recursive_update: true", "recursive_update: false")
+    build(small)
+
+    assert list((small / "_build/html").rglob("*README*"))
+    assert "colab.research" not in html(small)
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        ("assert 1 == 2, 'broken claim'", "broken claim"),
+        ("import sys; print('noise', file=sys.stderr)", "stderr was found"),
+    ],
+)
+def test_a_bad_cell_fails_every_build(small, code, complaint):
+    write_page(small, code)
+    for _ in range(2):
+        done = build(small)
+        assert done.returncode != 0
+        assert "NOT built" in done.stderr
+        assert complaint in done.stdout + done.stderr
+
+
+def test_a_dead_link_fails_every_build(small):
+    with (small / "book/ch01_page.md").open("a") as file:
+        file.write("\n[nowhere](missing.md)\n")
+
+    assert [build(small).returncode != 0 for _ in range(2)] == [True, True]
+
+
+def test_a_change_in_the_package_is_seen_by_the_cache(small):
+    build(small)
+    (small / "src/thing.py").write_text("answer = 'second answer'\n")
+    again = build(small)
+
+    assert "every cell will be executed" in again.stdout
+    assert "second answer" in html(small)
+    assert "first answer" not in html(small)
+
+
+def test_jupyter_book_alone_would_show_the_old_answer(small):
+    """The reason for the test above: if this ever fails, our own care is not needed."""
+    build(small)
+    (small / "src/thing.py").write_text("answer = 'second answer'\n")
+    run(small, "-c", "from jupyter_book.cli.main import main; main(['build', '.', '--all'])")
+
+    assert "first answer" in html(small)
+
+
+def test_notebooks_flow_one_way(small):
+    page = small / "book/ch01_page.md"
+    build(small)
+    assert run(small, "tools/notebooks.py").returncode == 0
+    text, notebook = page.read_bytes(), small / "notebooks/ch01_page.ipynb"
+    first = notebook.read_bytes()
+    os.utime(page, (0, 0))  # a tool that compares times would now overwrite the source
+    notebook.write_text(notebook.read_text().replace("Some text.", "Edited by hand."))
+    stale = run(small, "tools/notebooks.py", "--check")
+    run(small, "tools/notebooks.py")
+
+    assert stale.returncode == 1
+    assert "ch01_page.ipynb is out of date: cell 1, its text or code" in stale.stderr
+    assert "Run `make notebooks`" in stale.stderr
+    assert page.read_bytes() == text
+    assert notebook.read_bytes() == first
+
+
+def test_a_stale_output_in_a_notebook_is_noticed(small):
+    build(small)
+    run(small, "tools/notebooks.py")
+    notebook = small / "notebooks/ch01_page.ipynb"
+    notebook.write_text(notebook.read_text().replace("first answer", "old answer"))
+    check = run(small, "tools/notebooks.py", "--check")
+    rerun = nbval(small)
+
+    assert "cell 2, its output" in check.stderr
+    assert rerun.returncode == 1
+    assert "1 failed" in rerun.stdout
+
+
+def test_an_edited_page_makes_its_notebook_stale(small):
+    build(small)
+    run(small, "tools/notebooks.py")
+    write_page(small, "print('new')")
+
+    assert "run `make book` first" in run(small, "tools/notebooks.py", "--check").stderr
+    build(small)
+    assert "out of date" in run(small, "tools/notebooks.py", "--check").stderr
+
+
+def nbval(folder, *options):
+    return run(
+        folder, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", *options, "notebooks"
+    )
+
+
+def test_a_last_line_with_a_semicolon_is_quiet_under_nbval(small):
+    write_page(small, "21 + 21;")
+    build(small)
+    run(small, "tools/notebooks.py")
+    ours, theirs = nbval(small), nbval(small, "--noconftest")
+
+    assert "2 passed" in ours.stdout
+    assert "1 failed" in theirs.stdout  # the fault our conftest.py cures
+
+
+def test_a_directive_without_a_plain_form_is_refused(small):
+    with (small / "book/ch01_page.md").open("a") as file:
+        file.write("\n```{list-table}\n* - a\n```\n")
+    build(small)
+    done = run(small, "tools/notebooks.py")
+
+    assert done.returncode != 0
+    assert "no plain form is known for the directive {list-table}" in done.stderr

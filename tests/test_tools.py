@@ -1,0 +1,146 @@
+"""The tools: Markdown made plain, outputs compared, the environment made, the book served."""
+
+import base64
+import io
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import make_data
+import make_env
+import nbformat
+import numpy as np
+import plain_markdown
+import pytest
+import serve
+from matplotlib.image import imsave
+from same_outputs import difference, without_noise
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def convert():
+    return plain_markdown.Converter(ROOT / "book", {"ch02_next"}, "https://example.org/blob/main")
+
+
+@pytest.mark.parametrize(
+    ("myst", "plain"),
+    [
+        ("# Title", "# 1. Title"),
+        ("(label)=\n## Part", "## Part"),
+        (":::{admonition} Trap: x\n:class: warning\nText.\n:::", "> **Trap: x**\n>\n> Text."),
+        ("```{exercise-start} Ties\n:label: ex-1-2\n```\nDo.", "### Exercise 1.2: Ties\n\nDo."),
+        ("see {cite:t}`vaswani2017`", "see Vaswani et al. (2017)"),
+        ("so {cite:p}`haerdle1990`", "so (Härdle, 1990)"),
+        ("{term}`query`", "query"),
+        ("[next](ch02_next.md#part)", "[next](ch02_next.ipynb#part)"),
+        ("[api](api.md)", "[api](https://example.org/blob/main/book/api.md)"),
+        ("literal `{cite:t}` stays", "literal `{cite:t}` stays"),
+        ("a {math}`x`", None),
+        ("```{list-table}\n```", None),
+        (":::{note}\nnever closed", None),
+    ],
+)
+def test_markdown_is_made_plain(convert, myst, plain):
+    if plain is None:
+        with pytest.raises(ValueError, match=r"no plain form is known|never closed"):
+            convert(myst, "ch01_page")
+    else:
+        assert convert(myst, "ch01_page") == plain
+
+
+def test_a_solution_is_folded_and_its_code_marked(convert):
+    start = "```{solution-start} ex-1-1\n:class: dropdown\n```\nWhy.\n"
+    folded = convert(start, "ch01_page")
+
+    assert convert.in_solution
+    assert folded.startswith("<details>\n<summary>Solution to exercise 1.1</summary>\n\nWhy.\n\n")
+    assert convert("```{solution-end}\n```\n\nAfter.", "ch01_page") == "After."
+    assert not convert.in_solution
+
+
+def picture(shade):
+    data = io.BytesIO()
+    imsave(data, np.full((8, 8, 3), shade, dtype=np.uint8), format="png")
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def notebook(text="one\n", png=None, source="print('one')"):
+    outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+    if png:
+        outputs.append(nbformat.v4.new_output("display_data", {"image/png": png}))
+    cell = nbformat.v4.new_code_cell(source, outputs=outputs, id="cell")
+    return nbformat.v4.new_notebook(cells=[cell])
+
+
+def test_notebooks_differ_in_text_exactly_and_in_pictures_to_the_eye():
+    same = notebook(png=picture(200))
+
+    assert difference(same, notebook(png=picture(200))) == ""
+    assert difference(same, notebook(png=picture(201))) == ""
+    assert difference(same, notebook(png=picture(100))) == "cell 0, its output"
+    assert difference(same, notebook(text="two\n", png=picture(200))) == "cell 0, its output"
+    assert difference(same, notebook()) == "cell 0, its output"
+    assert difference(same, notebook(source="1", png=picture(200))) == "cell 0, its text or code"
+
+
+def test_chunks_of_a_stream_are_joined_and_alternative_text_is_kept():
+    chunks = [nbformat.v4.new_output("stream", name="stdout", text=t) for t in ("a\n", "b\n")]
+    shown = nbformat.v4.new_output("display_data", {"image/png": picture(0) + "\n"})
+    stream, image = without_noise([*chunks, shown], alt="A black square.")
+
+    assert stream.text == "a\nb\n"
+    assert image.metadata == {"image/png": {"alt": "A black square."}}
+    assert chunks[0].text == "a\n"
+
+
+def test_an_old_python_is_turned_away_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(make_env.sys, "version_info", (3, 10, 0))
+    monkeypatch.setattr(make_env.sys, "argv", ["make_env.py"])
+
+    with pytest.raises(
+        SystemExit, match=r"Python 3\.11 or newer is needed, this is .*make PYTHON="
+    ):
+        make_env.main()
+
+
+def test_a_failed_install_is_one_sentence(capsys):
+    command = [sys.executable, "-c", "print('Requirement already satisfied: x'); exit('pip: no')"]
+    with pytest.raises(SystemExit, match="Is there a network"):
+        make_env.run(command, "Is there a network?")
+
+    assert "already satisfied" not in capsys.readouterr().out
+
+
+def test_a_missing_python_is_one_sentence():
+    done = subprocess.run(
+        ["make", "env", "PYTHON=no-such-python"], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert done.returncode != 0
+    assert done.stdout == "no-such-python is missing: install Python 3.11 or newer.\n"
+
+
+def test_the_book_is_served_as_the_right_types(tmp_path):
+    (tmp_path / "a.mjs").write_text("export default 1")
+    with (
+        serve.serving(tmp_path) as address,
+        urllib.request.urlopen(f"{address}/a.mjs") as response,  # noqa: S310 (our own server)
+    ):
+        kind = response.headers["Content-Type"]
+
+    assert address.startswith("http://127.0.0.1:")
+    assert kind == "text/javascript"
+
+
+def test_a_taken_port_is_no_obstacle(tmp_path):
+    with serve.server(tmp_path) as first, serve.server(tmp_path, first.server_port) as second:
+        assert second.server_port != first.server_port
+
+
+def test_data_are_tidied_without_changing_a_number():
+    raw = b'"","times","accel"\n"1",2.4,0\n"2",2.6,-1.3\n'
+
+    assert make_data.tidy(raw) == "time_ms,accel_g\n2.4,0\n2.6,-1.3\n"
