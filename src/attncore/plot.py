@@ -60,7 +60,7 @@ def style() -> None:
             "axes.spines.right": False,
             "axes.spines.top": False,
             "figure.constrained_layout.use": True,
-            "figure.dpi": 150,
+            "figure.dpi": 110,
             "figure.facecolor": "white",
             "figure.figsize": (6.0, 3.2),
             "font.size": 10,
@@ -195,7 +195,7 @@ def strip(
         )
     names = _labels("keys", keys, len(scores))
     output = np.atleast_1d(weights @ values)
-    fig, axes = matplotlib.pyplot.subplots(1, 3, figsize=(7.2, 2.4))
+    fig, axes = matplotlib.pyplot.subplots(1, 3, figsize=(6.4, 2.3))
     features = [str(i) for i in range(len(output))]
     panels = (
         ("score", scores, names, "key"),

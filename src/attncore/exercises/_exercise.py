@@ -62,7 +62,7 @@ def _problem(exercise: Exercise, answer: Any) -> str:
 
 def _readable(given: Any, expected: np.ndarray) -> tuple[str, np.ndarray]:
     if given is None or given is ...:
-        return "your function returned nothing: put your code in place of the dots", expected
+        return "the function returns nothing: put code in place of the dots", expected
     try:
         array = to_numpy(given)
     except (TypeError, ValueError):
