@@ -1,6 +1,7 @@
 """Photograph built pages in headless Chromium: desktop, phone and dark.
 
     python tools/screenshots.py OUT [PAGE ...]      PAGE such as book/index; all by default
+    python tools/screenshots.py --fold OUT book/index#the-chapters        what a window shows
 
 Needs the extra `screenshots` and a Chromium on the PATH (Debian: apt-get install chromium).
 """
@@ -47,10 +48,13 @@ def main() -> None:
         for view, settings in VIEWS.items():
             page = browser.new_context(**settings).new_page()
             for name in pages:
-                page.goto(f"{address}/{name}.html", wait_until="load")
+                page_name, _, anchor = name.partition("#")
+                page.goto(f"{address}/{page_name}.html#{anchor}", wait_until="load")
                 page.wait_for_function("!window.MathJax || MathJax.startup?.promise")
                 page.evaluate("() => window.MathJax?.startup?.promise")
-                target = options.out / f"{Path(name).name}-{view}.png"
+                if anchor:  # formulas have moved it since
+                    page.evaluate("id => document.getElementById(id).scrollIntoView()", anchor)
+                target = options.out / f"{Path(page_name).name}-{view}.png"
                 page.screenshot(path=target, full_page=not options.fold)
                 wide = page.evaluate(
                     "document.documentElement.scrollWidth - document.documentElement.clientWidth"

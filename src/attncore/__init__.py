@@ -11,14 +11,14 @@ array([[0.67],
 from attncore import data, kernels, masks, scores
 from attncore._attention import attention, attention_weights
 from attncore._device import pick_device
-from attncore._softmax import softmax
-from attncore.kernels import (
+from attncore._regression import (
     attention_pooling,
     choose_bandwidth,
     kernel_weights,
     leave_one_out,
     nadaraya_watson,
 )
+from attncore._softmax import softmax
 
 __version__ = "0.1.0"
 

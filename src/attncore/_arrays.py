@@ -48,8 +48,14 @@ def as_floats(**named: object) -> tuple[Any, ...]:
     Arrays keep their dtype. Integers, Python numbers and lists take the dtype of the
     float arrays beside them, or else float64 (NumPy) and torch's default dtype.
     """
+    values = tuple(named.values())
+    if alike(values) and is_float(values[0]):
+        return (sys.modules["torch"] if is_tensor(values[0]) else np, *values)
     xp = namespace(**named)
-    arrays = {name: _as_array(xp, name, value, named) for name, value in named.items()}
+    tensors: dict[str, Array] = {n: value for n, value in named.items() if is_tensor(value)}
+    check_device(**tensors)
+    device = next(iter(tensors.values())).device if tensors else None
+    arrays = {name: _as_array(xp, name, value, device) for name, value in named.items()}
     strong = {
         name: array
         for name, array in arrays.items()
@@ -63,6 +69,24 @@ def as_floats(**named: object) -> tuple[Any, ...]:
     else:
         dtype = np.dtype(np.float64) if xp is np else xp.get_default_dtype()
     return (xp, *(cast(xp, array, dtype) for array in arrays.values()))
+
+
+def alike(values: tuple[Any, ...]) -> bool:
+    """Tell whether all are plain arrays, or all tensors, of one dtype and device.
+
+    They nearly always are; then no more needs to be looked at.
+    """
+    first = values[0]
+    if type(first) is np.ndarray:
+        return all(type(v) is np.ndarray and v.dtype == first.dtype for v in values)
+    torch = sys.modules.get("torch")
+    return torch is not None and all(
+        isinstance(v, torch.Tensor)
+        and v.dtype == first.dtype
+        and v.device == first.device
+        and v.layout == torch.strided
+        for v in values
+    )
 
 
 def cast(xp: Any, array: Array, dtype: Any) -> Array:
@@ -130,23 +154,23 @@ def check_fits(name: str, array: Array, scores_shape: tuple[int, ...]) -> None:
 
 def check_device(**named: Array) -> None:
     """Raise unless all the named tensors are on one device."""
-    devices = {name: str(a.device) for name, a in named.items() if is_tensor(a)}
-    if len(set(devices.values())) > 1:
-        found = ", ".join(f"{name} on {device}" for name, device in devices.items())
+    tensors = {name: array for name, array in named.items() if is_tensor(array)}
+    if len({array.device for array in tensors.values()}) > 1:
+        found = ", ".join(f"{name} on {array.device}" for name, array in tensors.items())
         raise ValueError(f"tensors must be on one device: {found}; move them with .to(device)")
 
 
-def _as_array(xp: Any, name: str, value: object, named: dict[str, object]) -> Array:
+def _as_array(xp: Any, name: str, value: object, device: Any) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass mask= instead")
     if is_tensor(value):
-        array = value
-        check_device(**{n: v for n, v in named.items() if is_tensor(v)})
+        array: Array = value
+        if array.layout != xp.strided:
+            raise TypeError(f"{name} must be dense, got {array.layout}; use {name}.to_dense()")
     elif xp is np:
         array = _from_python(np.asarray, name, value)
     else:
-        like = next(v for v in named.values() if is_tensor(v))
-        array = _from_python(lambda v: xp.as_tensor(v, device=like.device), name, value)  # type: ignore[attr-defined]
+        array = _from_python(lambda v: xp.as_tensor(v, device=device), name, value)
     kind = dtype_name(array)
     if not (is_float(array) or kind.startswith(("int", "uint"))):
         raise TypeError(f"{name} must hold real numbers, got {kind}")

@@ -104,13 +104,13 @@ def attention(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     xp, q, k, v = as_floats(q=q, k=k, v=v)
     _check_queries_and_keys(q, k)
-    _check_values(q, k, v)
+    _check_values(k, v)
     scale = _check_scale(scale, q)
     _check_mask_and_bias(xp, q, k, mask, bias)
     if window is not None:
         window = masks.check_window(window)
 
-    why_not = _why_not_fused(xp, q, v, k, bias)
+    why_not = _why_not_fused(xp, q, k, v, bias)
     if backend == "fused" and why_not:
         raise ValueError(f"backend 'fused' cannot be used: {why_not}; use backend='auto'")
     if backend == "reference" or why_not:
@@ -216,14 +216,14 @@ def _allowed(
 # -- the fused route: torch's own kernel ---------------------------------------------------
 
 
-def _why_not_fused(xp: Any, q: Array, v: Array, k: Array, bias: Array | None) -> str:
+def _why_not_fused(xp: Any, q: Array, k: Array, v: Array, bias: Array | None) -> str:
     """Say why torch's fused kernel would be wrong or not fused here; '' if it is fine."""
     if xp is np:
         return "the arrays are NumPy"
     if v.shape[-1] != q.shape[-1]:
-        return f"it needs values as wide as keys: v {shape_of(v)}, k {shape_of(k)}"
+        return f"it needs values as wide as keys: {_shapes(k=k, v=v)}"
     if 0 in q.shape or 0 in k.shape:
-        return f"an axis is empty: q {shape_of(q)}, k {shape_of(k)}"
+        return f"an axis is empty: {_shapes(q=q, k=k)}"
     if bias is not None and bias.requires_grad:
         return "it has no gradient for the bias"
     return ""
@@ -267,6 +267,8 @@ def _four_axes(array: Array, whole: Array) -> Array:
 
     `array` is `whole` itself or a mask that broadcasts over its leading axes.
     """
+    if array.ndim == whole.ndim == 4:
+        return array
     array = array.reshape((1,) * (max(whole.ndim, 4) - array.ndim) + tuple(array.shape))
     lead = array.shape[:-3]
     if len(lead) > 1:
@@ -280,38 +282,42 @@ def _four_axes(array: Array, whole: Array) -> Array:
 
 
 def _check_queries_and_keys(q: Array, k: Array) -> None:
-    shapes = f"q {shape_of(q)}, k {shape_of(k)}"
     if q.ndim < 2 or q.ndim != k.ndim:
         raise ValueError(
-            f"q and k must both be (..., T, D) with the same number of axes: {shapes}; "
-            "add one with a[None]"
+            f"q and k must both be (..., T, D) with the same number of axes: "
+            f"{_shapes(q=q, k=k)}; add one with a[None]"
         )
     if q.shape[-1] != k.shape[-1]:
-        raise ValueError(f"queries and keys must be equally wide (last axis D): {shapes}")
+        raise ValueError(
+            f"queries and keys must be equally wide (last axis D): {_shapes(q=q, k=k)}"
+        )
     if q.shape[-1] == 0:
-        raise ValueError(f"queries and keys need at least one feature (last axis D): {shapes}")
+        raise ValueError(
+            f"queries and keys need at least one feature (last axis D): {_shapes(q=q, k=k)}"
+        )
     if q.shape[:-3] != k.shape[:-3]:
         raise ValueError(
-            f"axes before the heads must be equal: {shapes}; repeat the smaller one with "
-            "broadcast_to"
+            f"axes before the heads must be equal: {_shapes(q=q, k=k)}; "
+            "repeat the smaller one with broadcast_to"
         )
-    if q.ndim > 2:
-        heads, groups = q.shape[-3], k.shape[-3]
-        if groups == 0 or heads % groups:
-            raise ValueError(
-                f"query heads ({heads}) must be a multiple of key/value heads ({groups}): {shapes}"
-            )
+    if q.ndim > 2 and (k.shape[-3] == 0 or q.shape[-3] % k.shape[-3]):
+        raise ValueError(
+            f"query heads ({q.shape[-3]}) must be a multiple of key/value heads "
+            f"({k.shape[-3]}): {_shapes(q=q, k=k)}"
+        )
 
 
-def _check_values(q: Array, k: Array, v: Array) -> None:
-    shapes = f"k {shape_of(k)}, v {shape_of(v)}"
+def _check_values(k: Array, v: Array) -> None:
     if v.ndim != k.ndim:
-        raise ValueError(f"k and v must have the same number of axes: {shapes}")
+        raise ValueError(f"k and v must have the same number of axes: {_shapes(k=k, v=v)}")
     if v.shape[-2] != k.shape[-2]:
-        raise ValueError(f"k and v must have one row per key: {shapes}")
+        raise ValueError(f"k and v must have one row per key: {_shapes(k=k, v=v)}")
     if v.shape[:-2] != k.shape[:-2]:
-        raise ValueError(f"k and v must have the same heads and leading axes: {shapes}")
-    check_device(q=q, k=k, v=v)
+        raise ValueError(f"k and v must have the same heads and leading axes: {_shapes(k=k, v=v)}")
+
+
+def _shapes(**named: Array) -> str:
+    return ", ".join(f"{name} {shape_of(array)}" for name, array in named.items())
 
 
 def _check_scale(scale: float | None, q: Array) -> float:
