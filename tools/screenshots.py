@@ -49,10 +49,10 @@ def main() -> None:
             page = browser.new_context(**settings).new_page()
             for name in pages:
                 page_name, _, anchor = name.partition("#")
-                page.goto(f"{address}/{page_name}.html#{anchor}", wait_until="load")
+                page.goto(f"{address}/{page_name}.html", wait_until="load")
                 page.wait_for_function("!window.MathJax || MathJax.startup?.promise")
                 page.evaluate("() => window.MathJax?.startup?.promise")
-                if anchor:  # formulas have moved it since
+                if anchor:
                     page.evaluate("id => document.getElementById(id).scrollIntoView()", anchor)
                 target = options.out / f"{Path(page_name).name}-{view}.png"
                 page.screenshot(path=target, full_page=not options.fold)
