@@ -200,3 +200,12 @@ def test_the_readme_names_only_tasks_that_exist():
 
     assert {a or b for a, b in named} <= tasks
     assert "make test" in (ROOT / ".ci/run").read_text("utf-8")
+
+
+def test_the_readme_example_runs():
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.S)
+    names = {}
+    exec(example[1], names)  # noqa: S102 (our own README)
+
+    assert names["out"].shape == (2, 8, 16, 64)
+    assert names["weights"].shape == (2, 8, 16, 32)
