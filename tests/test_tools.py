@@ -116,7 +116,10 @@ def test_a_failed_install_is_one_sentence(capsys):
 
 def test_a_missing_python_is_one_sentence():
     done = subprocess.run(
-        ["make", "env", "PYTHON=no-such-python"], cwd=ROOT, capture_output=True, text=True
+        ["make", "--no-print-directory", "env", "PYTHON=no-such-python"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
 
     assert done.returncode != 0
