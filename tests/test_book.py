@@ -186,7 +186,9 @@ def test_solutions_are_folded_in_the_notebooks():
         notebook = notebooks.reader_notebook(page)
         solved = [c for c in notebook.cells if " correct" in "".join(_texts(c))]
         assert all(cell.metadata["jupyter"]["source_hidden"] for cell in solved)
+        assert all(cell.metadata["jupyter"]["outputs_hidden"] for cell in solved)
         assert all(cell.metadata["cellView"] == "form" for cell in solved)
+        assert all(cell.source.startswith("# Solution to exercise ") for cell in solved)
 
 
 def _texts(cell):

@@ -55,10 +55,10 @@ def test_a_solution_is_folded_and_its_code_marked(convert):
     start = "```{solution-start} ex-1-1\n:class: dropdown\n```\nWhy.\n"
     folded = convert(start, "ch01_page")
 
-    assert convert.in_solution
+    assert convert.solution == "1.1"
     assert folded.startswith("<details>\n<summary>Solution to exercise 1.1</summary>\n\nWhy.\n\n")
     assert convert("```{solution-end}\n```\n\nAfter.", "ch01_page") == "After."
-    assert not convert.in_solution
+    assert convert.solution == ""
 
 
 def picture(shade):

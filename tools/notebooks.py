@@ -74,7 +74,7 @@ def reader_notebook(page: Path) -> Any:
             if text:
                 cells.append(nbformat.v4.new_markdown_cell(text))
         else:
-            cells.append(_code_cell(cell, len(cells), hidden=convert.in_solution))
+            cells.append(_code_cell(cell, convert.solution))
     counts: Counter[str] = Counter()
     number = 0
     for cell in cells:
@@ -95,15 +95,17 @@ def reader_notebook(page: Path) -> Any:
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 
-def _code_cell(cell: Any, position: int, hidden: bool) -> Any:
+def _code_cell(cell: Any, solution: str) -> Any:
     options = cell.metadata.get("mystnb", {})
     outputs = without_noise(cell.outputs, options.get("image", {}).get("alt"))
     made = nbformat.v4.new_code_cell(cell.source, outputs=outputs)
     if tags := cell.metadata.get("tags"):
         made.metadata["tags"] = list(tags)
-    if hidden:  # JupyterLab folds the first, Colab the second
-        made.metadata["jupyter"] = {"source_hidden": True}
+    if solution:
+        # JupyterLab folds by the first, and then shows the first line of code; Colab by the second.
+        made.metadata["jupyter"] = {"source_hidden": True, "outputs_hidden": True}
         made.metadata["cellView"] = "form"
+        made.source = f"# Solution to exercise {solution}\n{made.source}"
     return made
 
 

@@ -24,11 +24,11 @@ BOXES = ("admonition", "note", "tip", "warning", "important", "seealso")
 
 
 class Converter:
-    """Converts the Markdown cells of one page in order; knows whether a solution is open."""
+    """Converts the Markdown cells of one page in order; knows which solution is open."""
 
     def __init__(self, book: Path, notebooks: set[str], repository: str) -> None:
         self.book, self.notebooks, self.repository = book, notebooks, repository
-        self.in_solution = False
+        self.solution = ""  # such as "1.2" between a solution's start and its end
 
     def __call__(self, text: str, page: str) -> str:
         """Return the cell as plain Markdown; empty if nothing is left of it."""
@@ -48,10 +48,10 @@ class Converter:
             body, options = _body(lines, opened["fence"])
             name, argument = opened["name"], opened["argument"]
             if name == "solution-start":
-                self.in_solution, folded = True, []
-                out += ["<details>", f"<summary>Solution to exercise {_number(argument)}</summary>"]
+                self.solution, folded = _number(argument), []
+                out += ["<details>", f"<summary>Solution to exercise {self.solution}</summary>"]
             elif name == "solution-end":
-                self.in_solution = False
+                self.solution = ""
             elif name == "exercise-start":
                 out += [f"### Exercise {_number(options['label'])}: {argument}", ""]
             elif name in BOXES:
