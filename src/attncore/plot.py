@@ -138,7 +138,7 @@ def heatmap(
         ax.figure.colorbar(image, ax=ax, label="weight")
     else:
         for (i, j), weight in np.ndenumerate(weights):
-            ink = "white" if weight > 0.55 else "black"
+            ink = _ink_on(image.cmap(image.norm(weight)))
             ax.text(j, i, f"{weight:.{digits}f}", ha="center", va="center", color=ink)
     _describe(ax, _heatmap_words(weights, rows, columns))
     return ax
@@ -273,6 +273,13 @@ def _heatmap_words(weights: np.ndarray, rows: list[str], columns: list[str]) -> 
     return (
         f"{words} {', '.join([first, *map(' to '.join, zip(rows[1:], targets[1:], strict=True))])}."
     )
+
+
+def _ink_on(color: Any) -> str:
+    """Return black or white, whichever stands out more by WCAG 2's contrast ratio."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
 def _labels(name: str, labels: Sequence[str] | None, count: int) -> list[str]:

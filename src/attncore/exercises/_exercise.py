@@ -47,7 +47,8 @@ def _problem(exercise: Exercise, answer: Any) -> str:
         try:
             given = function(*copy.deepcopy(case))
         except Exception as error:  # whatever the reader's code raises is what to report
-            return f"your function raised {type(error).__name__}: {error}"
+            said = " ".join(str(error).split()).rstrip(".")
+            return f"your function raised {type(error).__name__}: {said}"
         problem, array = _readable(given, np.asarray(exercise.solve(*case), dtype=float))
         if problem:
             return problem

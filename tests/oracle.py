@@ -1,0 +1,91 @@
+"""The definitions as loops in float64, to be checked by eye. Imports nothing of attncore."""
+
+import math
+
+import numpy as np
+
+
+def softmax(scores, allowed=None):
+    """Softmax of a list; weight 0 where not allowed, all 0 where nothing is."""
+    allowed = [True] * len(scores) if allowed is None else allowed
+    kept = [s for s, ok in zip(scores, allowed, strict=True) if ok and s != -math.inf]
+    if not kept:
+        return [0.0] * len(scores)
+    total = sum(math.exp(s - max(kept)) for s in kept)
+    return [
+        math.exp(s - max(kept)) / total if ok and s != -math.inf else 0.0
+        for s, ok in zip(scores, allowed, strict=True)
+    ]
+
+
+def sees(i, j, Tq, Tk, causal, window):
+    """Tell whether query i may attend to key j: lower-right, W keys with its own."""
+    position = Tk - Tq + i
+    if window is not None:
+        return position - window < j <= position
+    return j <= position if causal else True
+
+
+def weights(q, k, mask=None, causal=False, window=None, bias=None, scale=None):
+    """Attention weights (..., H, Tq, Tk), one number at a time."""
+    *lead, heads, Tq, D = q.shape if q.ndim > 2 else (1, *q.shape)
+    groups = k.shape[-3] if k.ndim > 2 else 1
+    Tk = k.shape[-2]
+    shape = (*lead, heads, Tq, Tk)
+    q, k = q.reshape(*lead, heads, Tq, D), k.reshape(*lead, groups, Tk, D)
+    mask = np.broadcast_to(True if mask is None else mask, shape)
+    bias = np.broadcast_to(0.0 if bias is None else bias, shape)
+    scale = 1 / math.sqrt(D) if scale is None else scale
+    out = np.zeros(shape)
+    for b in np.ndindex(*lead):
+        for h in range(heads):
+            g = h // (heads // groups)
+            for i in range(Tq):
+                scores, allowed = [], []
+                for j in range(Tk):
+                    product = sum(
+                        float(q[(*b, h, i, d)]) * float(k[(*b, g, j, d)]) for d in range(D)
+                    )
+                    scores.append(product * scale + float(bias[(*b, h, i, j)]))
+                    ok = sees(i, j, Tq, Tk, causal, window)
+                    allowed.append(ok and bool(mask[(*b, h, i, j)]))
+                out[(*b, h, i)] = softmax(scores, allowed)
+    return out
+
+
+def attention(q, k, v, **options):
+    """Attention (..., H, Tq, E): each output is a sum over keys."""
+    A = weights(q, k, **options)
+    *lead, heads, Tq, Tk = A.shape
+    groups = v.shape[-3] if v.ndim > 2 else 1
+    E = v.shape[-1]
+    values = v.reshape(*lead, groups, Tk, E)
+    out = np.zeros((*lead, heads, Tq, E))
+    for b in np.ndindex(*lead):
+        for h in range(heads):
+            for i in range(Tq):
+                for j in range(Tk):
+                    weight = A[(*b, h, i, j)]
+                    out[(*b, h, i)] += weight * values[(*b, h // (heads // groups), j)]
+    return out.reshape(*q.shape[:-1], E)
+
+
+KERNELS = {
+    "gaussian": lambda u: math.exp(-u * u / 2),
+    "boxcar": lambda u: 1.0 if u <= 1 else 0.0,
+    "epanechnikov": lambda u: max(0.0, 1 - u * u),
+    "triangular": lambda u: max(0.0, 1 - u),
+    "inverse_distance": lambda u: 1 / u,
+}
+
+
+def regression(x, x_train, y_train, kernel, bandwidth):
+    """Kernel regression at one number; NaN where no point is in reach."""
+    distance = [abs(x - other) / bandwidth for other in x_train]
+    if kernel == "inverse_distance" and 0 in distance:
+        exact = [y for u, y in zip(distance, y_train, strict=True) if u == 0]
+        return sum(exact) / len(exact)
+    weight = [KERNELS[kernel](u) for u in distance]
+    if sum(weight) == 0:
+        return math.nan
+    return sum(w * y for w, y in zip(weight, y_train, strict=True)) / sum(weight)

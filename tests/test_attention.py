@@ -1,0 +1,315 @@
+"""attention() equals the loop over the whole grid of options, on every route."""
+
+import itertools
+import math
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import attncore as ac
+
+# Distinct primes, so that no two axes can be mistaken for each other.
+B, D, E = 2, 7, 11
+HEADS = {"one per head": (3, 3), "grouped": (6, 3), "one for all": (5, 1)}
+LENGTHS = {"Tq < Tk": (3, 5), "Tq = Tk": (5, 5), "Tq > Tk": (5, 3), "decode": (1, 5)}
+FLASH = "_scaled_dot_product_flash_attention_for_cpu"
+
+
+def arrays(*shapes, seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+def qkv(heads=(3, 3), lengths=(5, 5), lead=(B,), width=D, value_width=D, seed=0):
+    (H, G), (Tq, Tk) = heads, lengths
+    shapes = ((*lead, H, Tq, width), (*lead, G, Tk, width), (*lead, G, Tk, value_width))
+    return arrays(*shapes, seed=seed)
+
+
+def tensors(*values, grad=False):
+    return [torch.from_numpy(value.copy()).requires_grad_(grad) for value in values]
+
+
+GRID = [
+    pytest.param(heads, lengths, causal, window, masked, biased, id="-".join(map(str, names)))
+    for (names, (heads, lengths, causal, window, masked, biased)) in (
+        ((h, t, c, w, m, b), (HEADS[h], LENGTHS[t], c, w, m, b))
+        for h, t, c, w, m, b in itertools.product(
+            HEADS, LENGTHS, (False, True), (None, 1, 3), (False, True), (False, True)
+        )
+    )
+]
+
+
+@pytest.mark.parametrize(("heads", "lengths", "causal", "window", "masked", "biased"), GRID)
+def test_every_route_equals_the_loop(heads, lengths, causal, window, masked, biased):
+    q, k, v = qkv(heads, lengths)
+    rng = np.random.default_rng(1)
+    shape = (B, heads[0], *lengths)
+    mask = rng.random(shape) < 0.6 if masked else None
+    bias = rng.normal(size=shape[1:]) if biased else None
+    options = {"causal": causal, "window": window}
+    expected = oracle.attention(q, k, v, mask=mask, bias=bias, **options)
+
+    assert np.allclose(ac.attention(q, k, v, mask, bias=bias, **options), expected, 0, 1e-13)
+    A = ac.attention_weights(q, k, mask, bias=bias, **options)
+    assert np.allclose(A, oracle.weights(q, k, mask=mask, bias=bias, **options), 0, 1e-13)
+
+    gradients = []
+    torch_mask = None if mask is None else torch.from_numpy(mask)
+    torch_bias = None if bias is None else torch.from_numpy(bias)
+    for backend in ("auto", "reference"):
+        inputs = tensors(q, k, v, grad=True)
+        out = ac.attention(*inputs, torch_mask, bias=torch_bias, backend=backend, **options)
+        assert np.allclose(out.detach().numpy(), expected, 0, 1e-13)
+        (out * torch.arange(out.numel()).reshape(out.shape)).sum().backward()
+        gradients.append([x.grad for x in inputs])
+    for fused, plain in zip(*gradients, strict=True):
+        assert torch.allclose(fused, plain, 1e-9, 1e-9)
+
+
+@pytest.mark.parametrize("lead", [None, (), (2,), (2, 3), (2, 1, 3)], ids=str)
+@pytest.mark.parametrize("value_width", [D, E])
+def test_any_rank(lead, value_width):
+    q, k, v = qkv((6, 3), (3, 5), lead or (), value_width=value_width)
+    if lead is None:
+        q, k, v = q[0], k[0], v[0]
+    expected = oracle.attention(q, k, v, causal=True)
+    mask = np.random.default_rng(2).random((3, 5)) < 0.7
+
+    assert np.allclose(ac.attention(q, k, v, causal=True), expected)
+    out = ac.attention(*tensors(q, k, v), causal=True)
+    assert np.allclose(out.numpy(), expected)
+    masked = ac.attention(*tensors(q, k, v), torch.from_numpy(mask), causal=True)
+    assert np.allclose(masked.numpy(), oracle.attention(q, k, v, mask=mask, causal=True))
+
+
+@pytest.mark.parametrize(
+    "shape", [(5,), (3, 5), (1, 5), (3, 1), (6, 1, 5), (2, 1, 1, 5), (1, 6, 3, 5)]
+)
+def test_masks_and_biases_broadcast_on_every_route(shape):
+    q, k, v = qkv((6, 3), (3, 5))
+    mask = np.random.default_rng(3).random(shape) < 0.6
+    bias = np.random.default_rng(4).normal(size=shape)
+    expected = oracle.attention(q, k, v, mask=mask, bias=bias)
+
+    assert np.allclose(ac.attention(q, k, v, mask, bias=bias), expected)
+    for backend in ("auto", "reference"):
+        m, b = torch.from_numpy(mask), torch.from_numpy(bias)
+        out = ac.attention(*tensors(q, k, v), m, bias=b, backend=backend)
+        assert np.allclose(out.numpy(), expected)
+
+
+def test_a_mask_with_leading_axes_works_at_rank_five():
+    q, k, v = qkv((6, 3), (3, 5), (2, 3))
+    mask = np.random.default_rng(5).random((2, 3, 1, 1, 5)) < 0.6
+    part = np.random.default_rng(6).random((3, 1, 3, 5)) < 0.6
+
+    for m in (mask, part):
+        out = ac.attention(*tensors(q, k, v), torch.from_numpy(m))
+        assert np.allclose(out.numpy(), oracle.attention(q, k, v, mask=m))
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("by", ["mask", "bias", "causal"])
+def test_a_row_with_nothing_to_attend_to_is_zero_with_zero_gradient(backend, by):
+    q, k, v = tensors(*qkv(lengths=(5, 3)), grad=True)
+    options = {
+        "mask": {"mask": torch.arange(5)[:, None].expand(5, 3) >= 2},
+        "bias": {"bias": torch.where(torch.arange(5) >= 2, 0.0, -math.inf)[:, None].double()},
+        "causal": {"causal": True},  # the first two of five queries come before all keys
+    }[by]
+    out = ac.attention(q, k, v, backend=backend, **options)
+    out.sum().backward()
+
+    assert (out[..., :2, :] == 0).all()
+    assert (out[..., 2:, :] != 0).all()
+    assert (q.grad[..., :2, :] == 0).all()
+    assert all(torch.isfinite(x.grad).all() for x in (q, k, v))
+
+
+def test_gradients_are_right_to_the_second_order():
+    q, k, v = tensors(*qkv((2, 1), (3, 3), (), width=3, value_width=3), grad=True)
+    mask = torch.tensor([[True, False, True], [False] * 3, [True] * 3])
+
+    def run(backend):
+        return lambda q, k, v: ac.attention(q, k, v, mask, backend=backend)
+
+    assert torch.autograd.gradcheck(run("auto"), (q, k, v))
+    assert torch.autograd.gradcheck(run("reference"), (q, k, v))
+    assert torch.autograd.gradgradcheck(run("reference"), (q, k, v))
+
+
+def test_a_bias_gets_its_gradient():
+    q, k, v = tensors(*qkv())
+    bias = torch.zeros(3, 5, 5, dtype=torch.float64, requires_grad=True)
+
+    assert torch.autograd.gradcheck(lambda b: ac.attention(q, k, v, bias=b), bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_precision_is_within_twice_that_of_plain_torch(dtype, causal, backend):
+    exact = [torch.from_numpy(x) for x in qkv(lengths=(61, 61), width=32, value_width=32)]
+    low = [x.to(dtype) for x in exact]
+    best = ac.attention(*[x.double() for x in low], causal=causal, backend="reference")
+    scores = low[0] @ low[1].mT / math.sqrt(32)
+    if causal:
+        scores = scores.masked_fill(~ac.masks.causal(61, like=scores), -math.inf)
+    plain = torch.softmax(scores, dim=-1) @ low[2]
+    ours = ac.attention(*low, causal=causal, backend=backend)
+
+    assert ours.dtype == dtype
+    error, allowed = ((x.double() - best).abs().max() for x in (ours, plain))
+    assert error <= 2 * allowed + 1e-6
+
+
+def test_numpy_float16_is_summed_in_float32():
+    q, k, v = (x.astype(np.float16) for x in qkv(lengths=(5, 61)))
+    best = ac.attention(*(x.astype(np.float64) for x in (q, k, v)))
+    out = ac.attention(q, k, v)
+
+    assert out.dtype == np.float16
+    assert abs(out - best).max() < 1e-3
+    assert np.isfinite(ac.attention(300 * q, 300 * k, v)).all()
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def kernels_run(*inputs, **options):
+    with Recorder() as recorder:
+        ac.attention(*inputs, **options)
+    return recorder.seen
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        ({}, {}),
+        ({}, {"causal": True}),
+        ({"lengths": (3, 5)}, {"causal": True}),
+        ({"lengths": (1, 5)}, {"causal": True}),
+        ({"lengths": (5, 5)}, {"window": 2}),
+        ({"heads": (6, 3)}, {}),
+        ({"heads": (5, 1)}, {"causal": True}),
+        ({"lead": ()}, {}),
+        ({"lead": (2, 3)}, {"causal": True}),
+        ({}, {"mask": torch.ones(5, 5, dtype=torch.bool)}),
+        ({"heads": (6, 3)}, {"mask": torch.ones(2, 1, 1, 5, dtype=torch.bool)}),
+        ({}, {"bias": torch.zeros(5, 5, dtype=torch.float64)}),
+    ],
+)
+def test_the_fused_kernel_runs(case, options):
+    inputs = tensors(*qkv(**case))
+
+    assert FLASH in kernels_run(*inputs, **options)
+    assert FLASH in kernels_run(*inputs, **options, backend="fused")
+    assert FLASH not in kernels_run(*inputs, **options, backend="reference")
+
+
+def test_the_fused_kernel_runs_without_a_head_axis():
+    q, k, v = (x[0, 0] for x in tensors(*qkv()))
+
+    assert FLASH in kernels_run(q, k, v)
+
+
+def test_neither_causal_nor_decode_builds_a_mask():
+    square, decode = (tensors(*qkv(lengths=t)) for t in ((5, 5), (1, 5)))
+
+    assert "arange" not in kernels_run(*square, causal=True)
+    assert "arange" not in kernels_run(*decode, causal=True)
+    assert "arange" not in kernels_run(*decode, window=9)
+    assert "arange" in kernels_run(*decode, window=2)
+
+
+def test_wide_values_take_the_reference():
+    inputs = tensors(*qkv(value_width=E))
+
+    assert FLASH not in kernels_run(*inputs)
+    with pytest.raises(ValueError, match=r"cannot be used: it needs values as wide as keys"):
+        ac.attention(*inputs, backend="fused")
+
+
+def test_conventions_that_clash_with_other_libraries():
+    q, k, v = tensors(*qkv(lengths=(3, 5)))
+    upper_left = sdpa(q, k, v, is_causal=True)
+    ours = ac.attention(q, k, v, causal=True)
+    lower_right = torch.ones(3, 5, dtype=torch.bool).tril(5 - 3)
+    assert not torch.allclose(ours, upper_left)
+    assert torch.allclose(ours, sdpa(q, k, v, attn_mask=lower_right))
+
+    square = tensors(*qkv())
+    assert torch.allclose(ac.attention(*square, causal=True), sdpa(*square, is_causal=True))
+
+    # flash-attn's window_size=(left, 0) keeps left + 1 keys.
+    left, age = 2, torch.arange(2, 5)[:, None] - torch.arange(5)
+    keep = (age >= 0) & (age <= left)
+    assert torch.allclose(ac.attention(q, k, v, window=left + 1), sdpa(q, k, v, attn_mask=keep))
+
+    # In nn.MultiheadAttention True means drop.
+    x = torch.randn(2, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    layer = torch.nn.MultiheadAttention(8, 1, bias=False, batch_first=True, dtype=torch.float64)
+    with torch.no_grad():
+        layer.in_proj_weight.copy_(torch.eye(8, dtype=torch.float64).repeat(3, 1))
+        layer.out_proj.weight.copy_(torch.eye(8, dtype=torch.float64))
+        keep = ac.masks.causal(5, like=x)
+        theirs, _ = layer(x, x, x, attn_mask=~keep)
+    assert torch.allclose(ac.attention(x[:, None], x[:, None], x[:, None], keep)[:, 0], theirs)
+
+
+def test_heads_share_keys_in_order():
+    q, k, v = qkv((6, 3), (3, 5))
+    repeated = ac.attention(q, np.repeat(k, 2, axis=-3), np.repeat(v, 2, axis=-3))
+
+    assert np.allclose(ac.attention(q, k, v), repeated)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize(("Tq", "Tk"), [(0, 5), (3, 0), (0, 0)])
+def test_empty_axes(library, Tq, Tk):
+    q, k, v = qkv(lengths=(Tq, Tk))
+    inputs = (q, k, v) if library == "numpy" else tensors(q, k, v)
+    out = ac.attention(*inputs, causal=True)
+
+    assert tuple(out.shape) == (B, 3, Tq, D)
+    assert (out == 0).all()
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_inputs_keep_their_bits_and_views_give_the_same(library):
+    q, k, v = qkv()
+    mask = np.random.default_rng(7).random((5, 5)) < 0.5
+    bias = np.random.default_rng(8).normal(size=(5, 5))
+    before = [x.copy() for x in (q, k, v, mask, bias)]
+    convert = (lambda x: x) if library == "numpy" else torch.from_numpy
+    out = ac.attention(*map(convert, (q, k, v)), convert(mask), bias=convert(bias), causal=True)
+    views = [np.ascontiguousarray(np.swapaxes(x, -1, -2)) for x in (q, k, v)]
+    turned = [convert(np.swapaxes(x, -1, -2)) for x in views]
+    again = ac.attention(*turned, convert(mask), bias=convert(bias), causal=True)
+
+    assert all((a == b).all() for a, b in zip(before, (q, k, v, mask, bias), strict=True))
+    assert type(out) is type(turned[0])
+    assert np.allclose(np.asarray(out), np.asarray(again))
+
+
+def test_integers_become_floats():
+    q, k, v = np.array([[1, 2]]), np.array([[1, 0], [0, 1]]), np.array([[1], [0]])
+    out = ac.attention(torch.from_numpy(q), torch.from_numpy(k), torch.from_numpy(v))
+
+    assert ac.attention(q, k, v).dtype == np.float64
+    assert out.dtype == torch.get_default_dtype()
+    assert np.allclose(ac.attention(q.tolist(), k.tolist(), v.tolist()), out.numpy())
+    assert ac.attention(q, k.astype(np.float32), v).dtype == np.float32

@@ -1,0 +1,196 @@
+"""Every error: the right kind, and a message that names the axis, the shapes and the fix."""
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import attncore as ac
+from attncore import plot
+from attncore.exercises import check
+
+SOURCE = Path(ac.__file__).parent
+Z = np.zeros
+TRUE = np.ones((3, 5), dtype=bool)
+
+
+def case(call, kind, message):
+    return pytest.param(call, kind, message, id=message[:60])
+
+
+ARRAYS = [
+    case(lambda: ac.attention(Z((3, 2)), torch.zeros(5, 2), Z((5, 2))), TypeError,
+         "NumPy arrays and torch tensors do not mix: q, v NumPy, k torch"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2), "f4"), Z((5, 2))), TypeError,
+         "arrays must share one dtype: q float64, k float32, v float64; convert with a.astype"),
+    case(lambda: ac.scores.dot(torch.zeros(3, 2), torch.zeros(5, 2).double()), TypeError,
+         "q float32, k float64; convert with t.to(dtype)"),
+    case(lambda: ac.softmax(np.array([True])), TypeError, "must hold real numbers, got bool"),
+    case(lambda: ac.softmax(np.array([1j])), TypeError, "must hold real numbers, got complex128"),
+    case(lambda: ac.softmax(["a"]), TypeError, "scores must hold real numbers, got"),
+    case(lambda: ac.softmax([[1], [2, 3]]), TypeError, "scores cannot be read as an array"),
+    case(lambda: ac.softmax(np.ma.masked_array([1.0], [True])), TypeError,
+         "scores is a masked array, whose mask would be lost; pass mask= instead"),
+    case(lambda: ac.softmax(torch.zeros(2, 2).to_sparse()), TypeError,
+         "scores must be dense, got torch.sparse_coo; use scores.to_dense()"),
+    case(lambda: ac.attention(torch.zeros(3, 2), torch.zeros(5, 2, device="meta"),
+                              torch.zeros(5, 2)), ValueError,
+         "tensors must be on one device: q on cpu, k on meta, v on cpu; move them with .to"),
+]  # fmt: skip
+
+ATTENTION = [
+    case(lambda: ac.attention(Z((1, 3, 8)), Z((1, 5, 8)), Z((1, 6, 8))), ValueError,
+         "k and v must have one row per key: k (1, 5, 8), v (1, 6, 8)"),
+    case(lambda: ac.attention(Z((6, 3, 8)), Z((4, 5, 8)), Z((4, 5, 8))), ValueError,
+         "query heads (6) must be a multiple of key/value heads (4): q (6, 3, 8), k (4, 5, 8)"),
+    case(lambda: ac.attention(Z((3, 3, 8)), Z((0, 5, 8)), Z((0, 5, 8))), ValueError,
+         "must be a multiple of key/value heads (0)"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 4)), Z((5, 4))), ValueError,
+         "queries and keys must be equally wide (last axis D): q (3, 2), k (5, 4)"),
+    case(lambda: ac.attention(Z((3, 0)), Z((5, 0)), Z((5, 4))), ValueError,
+         "need at least one feature (last axis D): q (3, 0), k (5, 0)"),
+    case(lambda: ac.attention(Z(3), Z((5, 3)), Z((5, 3))), ValueError,
+         "must both be (..., T, D) with the same number of axes: q (3,), k (5, 3); add one"),
+    case(lambda: ac.attention(Z((2, 1, 3, 8)), Z((3, 1, 5, 8)), Z((3, 1, 5, 8))), ValueError,
+         "axes before the heads must be equal: q (2, 1, 3, 8), k (3, 1, 5, 8); repeat the smaller"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((1, 5, 2))), ValueError,
+         "k and v must have the same number of axes: k (5, 2), v (1, 5, 2)"),
+    case(lambda: ac.attention(Z((4, 3, 2)), Z((4, 5, 2)), Z((2, 5, 2))), ValueError,
+         "k and v must have the same heads and leading axes: k (4, 5, 2), v (2, 5, 2)"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), backend="fast"), ValueError,
+         "backend must be one of auto, reference, fused, got 'fast'"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), backend="fused"), ValueError,
+         "backend 'fused' cannot be used: the arrays are NumPy; use backend='auto'"),
+    case(lambda: ac.attention(torch.zeros(3, 2), torch.zeros(0, 2), torch.zeros(0, 2),
+                              backend="fused"), ValueError,
+         "an axis is empty: q (3, 2), k (0, 2)"),
+    case(lambda: ac.attention(*torch.zeros(3, 5, 2), bias=torch.zeros(5, 5, requires_grad=True),
+                              backend="fused"), ValueError, "it has no gradient for the bias"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), scale=np.inf), ValueError,
+         "scale must be finite, got inf"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), window=0), ValueError,
+         "window must be at least 1 (a query sees itself), got 0"),
+    case(lambda: ac.attention_weights(Z((3, 2)), Z((5, 2)), window=1.5), TypeError,
+         "window must be an integer, got float"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), TRUE.astype(float)), TypeError,
+         "mask must be boolean (True = attend), got float64; turn 0/1 numbers into mask != 0"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), [[True] * 5] * 3), TypeError,
+         "mask must be a boolean array (True = attend), got list"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), TRUE[:, :4]), ValueError,
+         "mask (3, 4) does not broadcast to the scores (3, 5), which are (..., H, Tq, Tk)"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), TRUE[None]), ValueError,
+         "mask (1, 3, 5) does not broadcast to the scores (3, 5)"),
+    case(lambda: ac.attention(Z((2, 1, 3, 8)), Z((2, 1, 5, 8)), Z((2, 1, 5, 8)), TRUE[:2]),
+         ValueError, "a padding mask is (B, 1, 1, Tk): use masks.padding(lengths, Tk)"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), torch.ones(3, 5).bool()), TypeError,
+         "NumPy arrays and torch tensors do not mix: scores NumPy, mask torch"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), bias=TRUE), TypeError,
+         "bias must be numbers to add, got bool; pass a boolean array as mask="),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), bias=1.0), TypeError,
+         "bias must be an array, got float"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), bias=Z((4, 5))), ValueError,
+         "bias (4, 5) does not broadcast to the scores (3, 5)"),
+]  # fmt: skip
+
+SOFTMAX_AND_MASKS = [
+    case(lambda: ac.softmax([1.0], temperature=0), ValueError,
+         "temperature must be positive and finite, got 0"),
+    case(lambda: ac.softmax(Z((2, 3)), axis=2), ValueError,
+         "axis 2 does not exist in scores of shape (2, 3)"),
+    case(lambda: ac.softmax(1.0), ValueError, "axis -1 does not exist in scores of shape ()"),
+    case(lambda: ac.masks.causal(-1), ValueError, "Tq must not be negative, got -1"),
+    case(lambda: ac.masks.causal(2, 2.5), TypeError, "Tk must be an integer, got float"),
+    case(lambda: ac.masks.causal(True), TypeError, "Tq must be an integer, got bool"),
+    case(lambda: ac.masks.window(2, size=0), ValueError, "window must be at least 1"),
+    case(lambda: ac.masks.padding([1.0], 3), TypeError, "lengths must be integers, got float64"),
+    case(lambda: ac.masks.padding([[1]], 3), ValueError, "lengths must be (B,), got (1, 1)"),
+    case(lambda: ac.masks.padding([1, 4], 3), ValueError,
+         "lengths must lie in 0 to Tk = 3, got [1, 4]"),
+    case(lambda: ac.masks.combine(TRUE, Z(5)), TypeError,
+         "mask 1 must be boolean (True = attend), got float64"),
+    case(lambda: ac.masks.combine(True), TypeError, "mask 0 must be a boolean array, got bool"),
+    case(lambda: ac.masks.combine(TRUE, TRUE[:2]), ValueError,
+         "masks do not broadcast together: (3, 5), (2, 5)"),
+    case(lambda: ac.masks.combine(TRUE, torch.ones(3, 5).bool()), TypeError, "do not mix"),
+]  # fmt: skip
+
+SCORES_AND_REGRESSION = [
+    case(lambda: ac.scores.dot(Z(3), Z((2, 3))), ValueError, "q and k must be (..., T, D): q (3,)"),
+    case(lambda: ac.scores.cosine(Z((2, 3)), Z((2, 4))), ValueError,
+         "must be equally wide, at least 1 (last axis D): q (2, 3), k (2, 4)"),
+    case(lambda: ac.scores.dot(Z((2, 2, 3)), Z((3, 2, 3))), ValueError,
+         "the leading axes of q and k do not broadcast: q (2, 2, 3), k (3, 2, 3)"),
+    case(lambda: ac.scores.bilinear(Z((2, 3)), Z((2, 4)), Z((4, 3))), ValueError,
+         "W must be (Dq, Dk) = (3, 4), got (4, 3): q (2, 3), k (2, 4)"),
+    case(lambda: ac.scores.additive(Z((2, 3)), Z((2, 4)), Z((3, 5)), Z((4, 6)), Z(5)), ValueError,
+         "Wq, Wk and w must be (3, N), (4, N) and (N,): Wq (3, 5), Wk (4, 6), w (5,)"),
+    case(lambda: ac.scores.neg_sq_distance(Z((2, 3)), Z((2, 3)), bandwidth=-1), ValueError,
+         "bandwidth must be positive and finite, got -1"),
+    case(lambda: ac.kernel_weights([0.0], [0.0], bandwidth=np.nan), ValueError,
+         "bandwidth must be positive and finite, got nan"),
+    case(lambda: ac.kernel_weights([0.0], [0.0], kernel="cosine", bandwidth=1), ValueError,
+         "kernel must be one of gaussian, boxcar, epanechnikov, triangular, inverse_distance; got"),
+    case(lambda: ac.kernel_weights(Z(3), Z((3, 1)), bandwidth=1), ValueError,
+         "x and x_train must both be (n,) or both (n, D): x (3,), x_train (3, 1)"),
+    case(lambda: ac.kernel_weights(Z((3, 2)), Z((3, 1)), bandwidth=1), ValueError,
+         "equally many features (axis 1): x (3, 2), x_train (3, 1)"),
+    case(lambda: ac.kernel_weights(Z(3), Z(0), bandwidth=1), ValueError,
+         "there must be at least one known point: x (3,), x_train (0,)"),
+    case(lambda: ac.nadaraya_watson(Z(3), Z(4), Z(5), bandwidth=1), ValueError,
+         "y_train must have one row per known point: x_train has 4, y_train is (5,)"),
+    case(lambda: ac.leave_one_out(Z(4), Z(5), bandwidth=1), ValueError, "one row per known point"),
+    case(lambda: ac.choose_bandwidth(Z(4), Z(4), []), ValueError, "bandwidths is empty"),
+    case(lambda: ac.choose_bandwidth([0.0, 9.0], [1.0, 2.0], [1, 2], kernel="boxcar"), ValueError,
+         "every bandwidth up to 2.0 leaves a point without neighbours under the boxcar kernel"),
+    case(lambda: ac.attention_pooling(Z((3, 2)), Z((5, 2)), Z((5, 2)), lambda q, k: k), ValueError,
+         "score must return (..., Tq, Tk) = (..., 3, 5), got (5, 2)"),
+    case(lambda: ac.attention_pooling(Z((3, 2)), Z((5, 2)), Z((4, 2))), ValueError,
+         "k and v must have one row per key: k (5, 2), v (4, 2)"),
+]  # fmt: skip
+
+THE_REST = [
+    case(lambda: ac.pick_device("warp"), ValueError,
+         "prefer=warp is no torch device: use cpu, cuda, mps"),
+    case(lambda: ac.pick_device("meta"), ValueError, "prefer=meta is not supported here"),
+    case(lambda: ac.pick_device("cuda:99"), ValueError, "prefer=cuda:99 is not at hand"),
+    case(lambda: plot.heatmap(Z((2, 3, 4))), ValueError,
+         "weights must be (Tq, Tk), got (2, 3, 4): pick one head"),
+    case(lambda: plot.heatmap([[2.0]]), ValueError, "weights must lie between 0 and 1"),
+    case(lambda: plot.heatmap([[1.0]], keys=["a", "b"]), ValueError,
+         "keys must name all 1 of them, got 2 labels"),
+    case(lambda: plot.strip(Z(3), Z(2), Z(3)), ValueError,
+         "must be (Tk,) and values (Tk, E): scores (3,), weights (2,), values (3,)"),
+    case(lambda: check("9.9", 0), ValueError, "there is no exercise '9.9': choose from 1.1, 1.2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    ARRAYS + ATTENTION + SOFTMAX_AND_MASKS + SCORES_AND_REGRESSION + THE_REST,
+)
+def test_the_error_says_what_is_wrong(call, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        call()
+
+
+def test_a_figure_of_somebody_else_has_no_description():
+    import matplotlib.pyplot as plt
+
+    figure, _ = plt.subplots()
+    with pytest.raises(ValueError, match=r"nothing on this figure was drawn by attncore\.plot"):
+        plot.alt_text(figure)
+    plt.close(figure)
+
+
+def test_no_error_rests_on_assert():
+    found = [
+        f"{path.name}:{node.lineno}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Assert)
+    ]
+
+    assert not found

@@ -1,0 +1,124 @@
+"""Exercises: the right answer passes, every wrong one is told what is wrong, in one line."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from attncore.exercises import EXERCISES, check, verdict
+from attncore.exercises._exercise import Exercise
+
+ALL = pytest.mark.parametrize("number", EXERCISES)
+
+
+def answer_of(exercise, function):
+    return function if exercise.wants_function else function()
+
+
+@ALL
+def test_the_solution_is_correct(number, capsys):
+    exercise = EXERCISES[number]
+    check(number, answer_of(exercise, exercise.solve))
+
+    assert capsys.readouterr().out == f"{number} correct\n"
+
+
+@ALL
+def test_each_known_mistake_gets_its_own_hint(number):
+    exercise = EXERCISES[number]
+    hints = [hint for _, hint in exercise.mistakes]
+
+    assert exercise.mistakes
+    assert len(set(hints)) == len(hints)
+    for mistake, hint in exercise.mistakes:
+        assert verdict(exercise, answer_of(exercise, mistake)) == f"not yet: {hint}."
+
+
+@ALL
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_no_answer_yet(number, nothing):
+    exercise = EXERCISES[number]
+
+    assert verdict(exercise, nothing) == "not yet: put your answer in place of the dots."
+    if exercise.wants_function:
+        assert "the function returns nothing" in verdict(exercise, lambda *_: nothing)
+
+
+@ALL
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("text", "a number or an array is wanted, not a str"),
+        (np.zeros((9, 9, 9)), "is wanted, yours is (9, 9, 9)"),
+    ],
+)
+def test_the_wrong_kind_of_answer(number, wrong, told):
+    exercise = EXERCISES[number]
+
+    assert told in verdict(exercise, answer_of(exercise, lambda *_: wrong))
+    swapped = 1.0 if exercise.wants_function else len
+    assert "the answer is a" in verdict(exercise, swapped)
+
+
+@ALL
+def test_nan_and_a_slightly_wrong_number_are_told_apart(number):
+    exercise = EXERCISES[number]
+
+    def nan(*case):
+        return np.asarray(exercise.solve(*case)) * np.nan
+
+    def off(*case):
+        return np.asarray(exercise.solve(*case)) + 0.001
+
+    assert "NaN in your result" in verdict(exercise, answer_of(exercise, nan))
+    told = verdict(exercise, answer_of(exercise, off))
+    assert told.startswith("not yet: the value ")
+    assert "is not right." in told
+
+
+def test_an_exception_becomes_a_line():
+    def broken(*_):
+        raise IndexError("no such row")
+
+    for exercise in EXERCISES.values():
+        if exercise.wants_function:
+            told = verdict(exercise, broken)
+            assert told == "not yet: your function raised IndexError: no such row."
+
+
+def test_a_reader_cannot_damage_the_inputs():
+    exercise = EXERCISES["1.3"]
+
+    def careless(x, keys, values, h):
+        answer = exercise.solve(x, keys, values, h)
+        x[:], keys[:], values[:] = 0, 0, 0
+        return answer
+
+    assert verdict(exercise, careless) == "correct"
+    assert verdict(exercise, careless) == "correct"
+
+
+@pytest.mark.parametrize(
+    "convert", [list, tuple, torch.tensor, lambda a: np.asarray(a, dtype=np.float32)]
+)
+def test_any_kind_of_array_will_do(convert):
+    exercise = EXERCISES["1.1"]
+
+    assert verdict(exercise, convert(exercise.solve())) == "correct"
+
+
+def test_every_verdict_is_one_line():
+    hints = [h for e in EXERCISES.values() for _, h in e.mistakes]
+
+    assert all("\n" not in hint and not hint.endswith(".") for hint in hints)
+
+
+def test_a_long_error_is_still_one_line():
+    def broken():
+        raise ValueError("one\ntwo")
+
+    exercise = Exercise(solve=lambda x: x, mistakes=(), cases=((1.0,),))
+    told = verdict(exercise, lambda x: broken())
+
+    assert inspect.cleandoc(told).count("\n") == 0

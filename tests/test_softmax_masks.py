@@ -1,0 +1,109 @@
+"""Softmax and masks: against the loop, at the limits, on both libraries."""
+
+import itertools
+import math
+
+import numpy as np
+import oracle
+import pytest
+import torch
+
+import attncore as ac
+
+
+def test_softmax_equals_the_loop_with_any_mask():
+    rng = np.random.default_rng(0)
+    scores, mask = rng.normal(size=(7, 5)), rng.random((7, 5)) < 0.5
+    mask[3] = False
+    expected = [oracle.softmax(row, keep) for row, keep in zip(scores, mask, strict=True)]
+
+    assert np.allclose(ac.softmax(scores, mask), expected)
+    assert np.allclose(ac.softmax(torch.from_numpy(scores), torch.from_numpy(mask)), expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
+def test_softmax_along_any_axis(axis):
+    scores = np.random.default_rng(1).normal(size=(2, 3, 5))
+
+    assert np.allclose(ac.softmax(scores, axis=axis).sum(axis=axis), 1)
+    moved = ac.softmax(np.moveaxis(scores, axis, -1))
+    assert np.allclose(np.moveaxis(moved, -1, axis), ac.softmax(scores, axis=axis))
+    same = torch.softmax(torch.from_numpy(scores), dim=axis)
+    assert np.allclose(ac.softmax(torch.from_numpy(scores), axis=axis), same)
+
+
+def test_temperature_sharpens_and_flattens():
+    scores = np.array([1.0, 2.0, 4.0])
+
+    assert np.allclose(ac.softmax(scores, temperature=1e-3), [0, 0, 1])
+    assert np.allclose(ac.softmax(scores, temperature=1e6), 1 / 3)
+    assert np.allclose(ac.softmax(scores, temperature=2.0), ac.softmax(scores / 2))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_large_scores_do_not_overflow_and_the_dtype_stays(dtype):
+    scores = np.array([1000.0, 999.0, -1000.0], dtype=dtype)
+    tensor = torch.from_numpy(scores)
+
+    for p in (ac.softmax(scores), ac.softmax(tensor)):
+        assert np.allclose(p, [0.7311, 0.2689, 0], atol=1e-3)
+        assert p.dtype in (scores.dtype, tensor.dtype)
+    low = ac.softmax(tensor.to(torch.bfloat16))
+    assert low.dtype == torch.bfloat16
+
+
+def test_minus_infinity_is_a_mask_and_nan_is_not_hidden():
+    assert (ac.softmax(np.array([-math.inf, 0.0, 0.0])) == [0, 0.5, 0.5]).all()
+    assert (ac.softmax(np.full(3, -math.inf)) == 0).all()
+    assert (ac.softmax(torch.full((3,), -math.inf)) == 0).all()
+    assert np.isnan(ac.softmax(np.array([np.nan, 0.0]))).all()
+    assert (ac.softmax(np.array([np.nan, 0.0]), np.array([False, True])) == [0, 1]).all()
+
+
+def test_softmax_of_nothing_is_nothing():
+    assert ac.softmax(np.zeros((3, 0))).shape == (3, 0)
+    assert ac.softmax(torch.zeros(3, 0)).shape == (3, 0)
+
+
+def test_softmax_leaves_its_inputs_alone():
+    scores, mask = np.array([1.0, 2.0]), np.array([True, False])
+    ac.softmax(scores, mask, temperature=3.0)
+
+    assert (scores == [1, 2]).all()
+    assert (mask == [True, False]).all()
+
+
+@pytest.mark.parametrize(("Tq", "Tk"), list(itertools.product(range(5), range(5))))
+@pytest.mark.parametrize("window", [None, 1, 2, 9])
+def test_causal_and_window_follow_the_rule(Tq, Tk, window):
+    expected = [[oracle.sees(i, j, Tq, Tk, True, window) for j in range(Tk)] for i in range(Tq)]
+    expected = np.array(expected, dtype=bool).reshape(Tq, Tk)
+
+    assert (ac.masks.causal(Tq, Tk, window=window) == expected).all()
+    like = ac.masks.causal(Tq, Tk, window=window, like=torch.zeros(1))
+    assert (like.numpy() == expected).all()
+    if window is not None:
+        assert (ac.masks.window(Tq, Tk, size=window) == expected).all()
+
+
+def test_causal_of_one_length_is_square():
+    assert (ac.masks.causal(4) == np.tril(np.ones((4, 4), dtype=bool))).all()
+
+
+@pytest.mark.parametrize("convert", [list, np.array, torch.tensor])
+def test_padding_masks_by_length(convert):
+    mask = ac.masks.padding(convert([0, 2, 3]), 3)
+    expected = [[False] * 3, [True, True, False], [True] * 3]
+
+    assert tuple(mask.shape) == (3, 1, 1, 3)
+    assert (np.asarray(mask)[:, 0, 0] == expected).all()
+    assert isinstance(mask, torch.Tensor) == (convert is torch.tensor)
+
+
+def test_combine_is_and_and_skips_none():
+    causal, padding = ac.masks.causal(3), ac.masks.padding([2, 3], 3)
+
+    assert ac.masks.combine() is None
+    assert ac.masks.combine(None, None) is None
+    assert ac.masks.combine(None, causal) is causal
+    assert (ac.masks.combine(causal, padding) == (causal & padding)).all()
