@@ -313,3 +313,20 @@ def test_integers_become_floats():
     assert out.dtype == torch.get_default_dtype()
     assert np.allclose(ac.attention(q.tolist(), k.tolist(), v.tolist()), out.numpy())
     assert ac.attention(q, k.astype(np.float32), v).dtype == np.float32
+
+
+@pytest.mark.parametrize("extra", [{}, {"mask": True}, {"bias": True}, {"window": 2}], ids=str)
+def test_torch_is_never_given_a_mask_and_is_causal(monkeypatch, extra):
+    # The CPU kernel lets both pass; the others raise.
+    calls = []
+
+    def spy(*inputs, **options):
+        calls.append(options["is_causal"] and options["attn_mask"] is not None)
+        return sdpa(*inputs, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    fill = {"mask": torch.ones(5, 5, dtype=torch.bool), "bias": torch.zeros(5, 5).double()}
+    options = {name: fill.get(name, value) for name, value in extra.items()}
+    ac.attention(*tensors(*qkv()), causal=True, **options)
+
+    assert calls == [False]
