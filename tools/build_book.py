@@ -1,7 +1,7 @@
 """Build the book into _build/html, executing the cells that changed.
 
-    python tools/build_book.py           build if anything changed
-    python tools/build_book.py --force   forget what was executed and build
+    python tools/build_book.py           build what changed
+    python tools/build_book.py --force   forget all that was built and executed, and build
 
 Two things jupyter-book does not do are done here. Its execution cache knows the cells of a
 page but not the package they import: when src/ or the pinned versions change, the cache
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -23,7 +24,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("src", "constraints.txt")
-TEXT = ("book", "notebooks", "_config.yml", "_toc.yml", "tools/build_book.py")
+FRAME = ("_config.yml", "_toc.yml", "book/_ext", "book/_static", "notebooks", "tools")
+PAGES = ("book",)
 
 
 def fingerprint(root: Path, names: Iterable[str]) -> str:
@@ -39,51 +41,44 @@ def fingerprint(root: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def forget_stale_outputs(root: Path) -> bool:
-    """Drop the execution cache if the package or the pins differ from when it was filled."""
-    build = root / "_build"
-    stamp = build / "executed-with"
-    current = fingerprint(root, CODE)
-    if stamp.exists() and stamp.read_text() == current:
-        return False
-    for folder in (".jupyter_cache", ".doctrees", "jupyter_execute"):
-        shutil.rmtree(build / folder, ignore_errors=True)
-    build.mkdir(exist_ok=True)
-    stamp.write_text(current)
-    return True
-
-
 def build(root: Path, force: bool = False) -> int:
     """Build the book below `root`; return the exit status."""
-    done = root / "_build" / "built-from"
-    current = fingerprint(root, (*CODE, *TEXT))
-    if force:
-        (root / "_build" / "executed-with").unlink(missing_ok=True)
-    elif done.exists() and done.read_text() == current:
-        print(f"The book is up to date: {root / '_build/html/index.html'}")
+    made, stamps = root / "_build", root / "_build" / "built-from.json"
+    now = {"code": CODE, "frame": FRAME, "pages": PAGES}
+    now = {part: fingerprint(root, names) for part, names in now.items()}
+    before = json.loads(stamps.read_text()) if stamps.exists() and not force else {}
+    if before == now:
+        print(f"The book is up to date: {made / 'html/index.html'}")
         return 0
-    done.unlink(missing_ok=True)
-    if forget_stale_outputs(root):
+    if before.get("code") != now["code"] and made.exists():
         print("The package or its pins changed: every cell will be executed.", flush=True)
+        for folder in (".jupyter_cache", ".doctrees", "jupyter_execute"):
+            shutil.rmtree(made / folder, ignore_errors=True)
+    stamps.unlink(missing_ok=True)
     started = time.monotonic()
-    # Static files are only copied, and warnings only repeated, when all pages are written.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    environment.pop("MPLBACKEND", None)  # Jupyter's own, or figures would not be stored
-    jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    status = subprocess.run(
-        [jupyter_book, "build", str(root), "--all", "-W", "--keep-going"],
-        cwd=root,  # the cache path in _config.yml is relative
-        env=environment,
-        check=False,
-    ).returncode
+    # Static files are copied only when all pages are written.
+    every = [] if before.get("frame") == now["frame"] else ["--all"]
+    status = jupyter_book(root, every)
     if status:
-        shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
+        # Not the cache: what was executed without an error stays true.
+        shutil.rmtree(made / ".doctrees", ignore_errors=True)
+        stamps.write_text(json.dumps({"code": now["code"]}))
         print("The book was NOT built: see the warnings above.", file=sys.stderr)
         return status
-    done.write_text(current)
-    print(f"Built in {time.monotonic() - started:.0f} s. Open {root / '_build/html/index.html'}")
+    stamps.write_text(json.dumps(now))
+    print(f"Built in {time.monotonic() - started:.0f} s. Open {made / 'html/index.html'}")
     print("or run `make serve`.")
     return 0
+
+
+def jupyter_book(root: Path, options: list[str]) -> int:
+    """Run jupyter-book with warnings as errors; return its exit status."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    environment.pop("MPLBACKEND", None)  # Jupyter's own, or figures would not be stored
+    program = Path(sys.executable).with_name("jupyter-book")
+    command = [program, "build", str(root), "-W", "--keep-going", *options]
+    # The cache path in _config.yml is relative to the root.
+    return subprocess.run(command, cwd=root, env=environment, check=False).returncode
 
 
 def main() -> None:

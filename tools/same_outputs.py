@@ -10,8 +10,9 @@ from typing import Any
 import nbformat
 import numpy as np
 
-VISIBLE = 3.0
-"""Mean difference of two pictures, in steps of 1/255, from which they count as different."""
+VISIBLE = 64
+"""A pixel that differs by more than this, of 255, looks different; a letter has about 20."""
+PIXELS_PER_THOUSAND = 0.2
 
 
 def without_noise(outputs: list[Any], alt: str | None = None) -> list[Any]:
@@ -67,7 +68,7 @@ def _same_output(old: Any, new: Any) -> bool:
 def _look_alike(first: str, second: str) -> bool:
     # Another processor or FreeType may shift a pixel's shade; nobody should commit that.
     a, b = _pixels(first), _pixels(second)
-    return a.shape == b.shape and float(abs(a - b).mean()) < VISIBLE
+    return a.shape == b.shape and float((abs(a - b) > VISIBLE).mean()) < PIXELS_PER_THOUSAND / 1000
 
 
 def _pixels(png: str) -> np.ndarray:
