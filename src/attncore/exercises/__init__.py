@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from attncore.exercises import chapter1, chapter2
+from attncore.exercises import chapter1, chapter2, chapter3
 from attncore.exercises._exercise import Exercise, verdict
 
-EXERCISES: dict[str, Exercise] = {**chapter1.EXERCISES, **chapter2.EXERCISES}
+EXERCISES: dict[str, Exercise] = {
+    **chapter1.EXERCISES,
+    **chapter2.EXERCISES,
+    **chapter3.EXERCISES,
+}
 
 
 def check(number: str, answer: object) -> None:
