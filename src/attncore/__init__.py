@@ -10,6 +10,7 @@ array([[0.67],
 
 from attncore import data, kernels, masks, scores
 from attncore._attention import attention, attention_weights
+from attncore._cache import KVCache
 from attncore._device import pick_device
 from attncore._regression import (
     attention_pooling,
@@ -23,6 +24,7 @@ from attncore._softmax import softmax
 __version__ = "0.1.0"
 
 __all__ = [
+    "KVCache",
     "attention",
     "attention_pooling",
     "attention_weights",

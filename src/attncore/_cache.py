@@ -1,0 +1,197 @@
+"""A key/value cache: what decoding one token at a time keeps of the tokens before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from attncore._arrays import Array, dtype_name, is_tensor, namespace, shape_of
+from attncore.masks import check_window
+
+
+class KVCache:
+    r"""Keys and values of all tokens so far, in memory that is allocated once.
+
+    .. math:: \text{bytes} = B \, G \, C \, (D + E) \times \text{bytes per number}
+
+    Parameters
+    ----------
+    batch, kv_heads, capacity, head_dim
+        B, G, C and D: sequences, key/value heads, tokens to make room for, key width.
+    value_dim
+        E, the width of a value; D unless given.
+    window
+        W: only the last W tokens are kept, in a ring of min(W, C) slots. Any number of
+        tokens can then be appended. Attend with ``window=W``.
+    like
+        An array whose library, dtype and device the cache takes; NumPy float64 without it.
+
+    Raises
+    ------
+    ValueError
+        If a size or `window` is below 1; by :meth:`append`, if the shape does not fit or
+        the cache is full; by :meth:`crop`, if the tokens are no longer there.
+    TypeError
+        If a size is not an integer, or what is appended is of another library or dtype.
+
+    References
+    ----------
+    Pope et al. (2022), on inference (the cache); Beltagy et al. (2020) (the window).
+
+    Examples
+    --------
+    Three tokens at once (prefill), then one more (decode):
+
+    >>> import numpy as np
+    >>> import attncore as ac
+    >>> cache = KVCache(batch=1, kv_heads=2, capacity=8, head_dim=4)
+    >>> k, v = cache.append(np.ones((1, 2, 3, 4)), np.ones((1, 2, 3, 4)))
+    >>> k, v = cache.append(np.ones((1, 2, 1, 4)), np.ones((1, 2, 1, 4)))
+    >>> k.shape, cache.length, cache.nbytes
+    ((1, 2, 4, 4), 4, 1024)
+    >>> ac.attention(np.ones((1, 2, 1, 4)), k, v, causal=True).shape
+    (1, 2, 1, 4)
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        kv_heads: int,
+        capacity: int,
+        head_dim: int,
+        *,
+        value_dim: int | None = None,
+        window: int | None = None,
+        like: Array | None = None,
+    ) -> None:
+        value_dim = head_dim if value_dim is None else value_dim
+        sizes = {
+            "batch": batch,
+            "kv_heads": kv_heads,
+            "capacity": capacity,
+            "head_dim": head_dim,
+            "value_dim": value_dim,
+        }
+        for name, size in sizes.items():
+            if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
+                raise TypeError(f"{name} must be an integer, got {type(size).__name__}")
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        self.window = None if window is None else check_window(window)
+        self._slots = capacity if self.window is None else min(self.window, capacity)
+        if self.window is not None and self._slots < self.window:
+            raise ValueError(f"capacity ({capacity}) must hold the window ({self.window})")
+        xp: Any = np if like is None else namespace(like=like)
+        options = {"dtype": np.float64 if like is None else like.dtype}
+        if is_tensor(like):
+            options["device"] = like.device  # type: ignore[union-attr]
+        self._k = xp.empty((batch, kv_heads, self._slots, head_dim), **options)
+        self._v = xp.empty((batch, kv_heads, self._slots, value_dim), **options)
+        self._xp = xp
+        self.length = 0
+        """Tokens appended so far; the position of the next one."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory the cache holds, used or not."""
+        return int(self._k.nbytes + self._v.nbytes)
+
+    @property
+    def held(self) -> int:
+        """Tokens whose keys and values are still there."""
+        return min(self.length, self._slots)
+
+    def append(self, k: Array, v: Array) -> tuple[Array, Array]:
+        """Add tokens and return the keys and values to attend to, the new ones included.
+
+        Parameters
+        ----------
+        k, v
+            `(B, G, n, D)` and `(B, G, n, E)`: the n new tokens.
+
+        Returns
+        -------
+        (Array, Array)
+            `(B, G, Tk, D)` and `(B, G, Tk, E)`, views that stay valid until the next call.
+            Without a window Tk is `length`, oldest first. With one, a single new token
+            gets the ring as it lies, whose order does not matter to it; several get a copy,
+            oldest first, that reaches back far enough for the first of them.
+        """
+        self._check(k, v)
+        n = k.shape[-2]
+        if self.window is None:
+            start, self.length = self.length, self.length + n
+            self._k[:, :, start : self.length] = k
+            self._v[:, :, start : self.length] = v
+            return self._k[:, :, : self.length], self._v[:, :, : self.length]
+        if n == 1:
+            slot = self.length % self._slots
+            self._k[:, :, slot : slot + 1] = k
+            self._v[:, :, slot : slot + 1] = v
+            self.length += 1
+            return self._k[:, :, : self.held], self._v[:, :, : self.held]
+        old = self._in_order()[max(0, self.held - self._slots + 1) :]
+        join = np.concatenate if self._xp is np else self._xp.cat
+        seen = tuple(
+            join([kept[:, :, old], new], axis=2) for kept, new in ((self._k, k), (self._v, v))
+        )
+        stored = min(n, self._slots)
+        slots = [(self.length + i) % self._slots for i in range(n - stored, n)]
+        self._k[:, :, slots] = k[:, :, n - stored :]
+        self._v[:, :, slots] = v[:, :, n - stored :]
+        self.length += n
+        return seen[0], seen[1]
+
+    def crop(self, length: int) -> None:
+        """Forget all tokens from position `length` on, as when a draft is rejected.
+
+        Raises
+        ------
+        ValueError
+            If there are not so many tokens, or a window has dropped some already.
+        """
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot crop to {length}: the cache has {self.length} tokens")
+        if length < self.length and self.length > self._slots:
+            raise ValueError(
+                f"cannot crop to {length}: the window has overwritten tokens it would need"
+            )
+        self.length = length
+
+    def reset(self) -> None:
+        """Forget everything; the memory is kept."""
+        self.length = 0
+
+    def _in_order(self) -> list[int]:
+        """Return the slots in use, oldest token first."""
+        return [i % self._slots for i in range(self.length - self.held, self.length)]
+
+    def _check(self, k: Array, v: Array) -> None:
+        namespace(cache=self._k, k=k, v=v)
+        B, G, _, D = self._k.shape
+        E = self._v.shape[-1]
+        for name, new, width in (("k", k, D), ("v", v, E)):
+            if not (is_tensor(new) or isinstance(new, np.ndarray)):
+                raise TypeError(f"{name} must be an array, got {type(new).__name__}")
+            if new.dtype != self._k.dtype:
+                raise TypeError(
+                    f"{name} is {dtype_name(new)}, the cache {dtype_name(self._k)}: "
+                    "make the cache with like=k"
+                )
+            if new.ndim != 4 or (*new.shape[:2], new.shape[3]) != (B, G, width):
+                raise ValueError(
+                    f"{name} must be (B, G, n, {'DE'[name == 'v']}) = ({B}, {G}, n, {width}), "
+                    f"got {shape_of(new)}"
+                )
+            if is_tensor(new) and new.requires_grad and self._xp.is_grad_enabled():
+                raise ValueError(
+                    f"{name} needs a gradient, which a cache cannot pass on: "
+                    "decode under torch.no_grad() or torch.inference_mode()"
+                )
+        if k.shape[2] != v.shape[2]:
+            raise ValueError(f"k and v must have one row per key: k {shape_of(k)}, v {shape_of(v)}")
+        if self.window is None and self.length + k.shape[2] > self._slots:
+            raise ValueError(
+                f"cache full: {self.length} of {self._slots}, cannot append {k.shape[2]}"
+            )
