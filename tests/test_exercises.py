@@ -50,7 +50,7 @@ def test_no_answer_yet(number, nothing):
     ("wrong", "told"),
     [
         ("text", "a number or an array is wanted, not a str"),
-        (np.zeros((9, 9, 9)), "is wanted, yours is (9, 9, 9)"),
+        (np.zeros((9, 9, 9)), "is wanted, yours is an array of shape (9, 9, 9)"),
     ],
 )
 def test_the_wrong_kind_of_answer(number, wrong, told):
@@ -58,7 +58,8 @@ def test_the_wrong_kind_of_answer(number, wrong, told):
 
     assert told in verdict(exercise, answer_of(exercise, lambda *_: wrong))
     swapped = 1.0 if exercise.wants_function else len
-    assert "the answer is a" in verdict(exercise, swapped)
+    told_off = "give the function itself" if exercise.wants_function else "give a value"
+    assert told_off in verdict(exercise, swapped)
 
 
 @ALL
@@ -69,7 +70,7 @@ def test_nan_and_a_slightly_wrong_number_are_told_apart(number):
         return np.asarray(exercise.solve(*case)) * np.nan
 
     def off(*case):
-        return np.asarray(exercise.solve(*case)) + 0.001
+        return np.asarray(exercise.solve(*case)) + 0.01
 
     assert "NaN in your result" in verdict(exercise, answer_of(exercise, nan))
     told = verdict(exercise, answer_of(exercise, off))
@@ -122,3 +123,33 @@ def test_a_long_error_is_still_one_line():
     told = verdict(exercise, lambda x: broken())
 
     assert inspect.cleandoc(told).count("\n") == 0
+
+
+def test_an_attention_that_overflows_is_refused():
+    def naive(q, k, v):
+        power = np.exp(q @ k.T / np.sqrt(q.shape[1]))
+        return power / power.sum(axis=1, keepdims=True) @ v
+
+    def one_maximum(q, k, v):
+        scores = q @ k.T / np.sqrt(q.shape[1])
+        power = np.exp(scores - scores.max())
+        return power / power.sum(axis=1, keepdims=True) @ v
+
+    def one_width(q, k, v):
+        return EXERCISES["2.2"].solve(q, k, v) if q.shape[1] == 4 else 2 * v[: len(q)]
+
+    with np.errstate(all="ignore"):
+        for wrong in (naive, one_maximum):
+            assert "NaN in your result" in verdict(EXERCISES["2.2"], wrong)
+    assert verdict(EXERCISES["2.2"], one_width) != "correct"
+
+
+def test_a_rounded_answer_is_told_not_to_round():
+    assert "do not round it" in verdict(EXERCISES["1.1"], [0.0, 0.269, 0.731])
+    assert "do not round it" in verdict(EXERCISES["1.4"], 43.667)
+
+
+def test_a_straight_line_is_not_the_nearest_value():
+    told = verdict(EXERCISES["1.2"], lambda q, k, v: np.interp(q, np.sort(k), v[np.argsort(k)]))
+
+    assert told.startswith("not yet: the value 41.2 ")

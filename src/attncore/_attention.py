@@ -54,8 +54,8 @@ def attention(
         Values `(..., G, Tk, E)`.
     mask
         Boolean, broadcast to `(..., H, Tq, Tk)`; True = may attend. See
-        :mod:`attncore.masks`. A key that is masked for a query has weight 0, but a NaN
-        stored in its value still shows in the result (0 * NaN is NaN).
+        :mod:`attncore.masks`. A masked key has weight 0, but a NaN stored in its value, or
+        with the fused kernel in its key, still shows in the result (0 * NaN is NaN).
     causal
         Hide the future. Lower-right: query i stands at position Tk - Tq + i.
         (torch's ``is_causal`` is upper-left.)
@@ -75,8 +75,8 @@ def attention(
     Returns
     -------
     Array
-        `(..., H, Tq, E)` of the library, dtype and device of `q`. A query that may
-        attend to nothing returns zeros, with zero gradient.
+        `(..., H, Tq, E)` of the library, dtype and device of `q` (integers become floats).
+        A query that may attend to nothing returns zeros, with zero gradient.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def attention_weights(
     bias: Array | None = None,
     scale: float | None = None,
 ) -> Array:
-    r"""Return the weights themselves, for looking at; :func:`attention` never needs them whole.
+    r"""Return the weights themselves, for looking at; the fused kernel never builds them.
 
     .. math:: A = \operatorname{softmax}\!\left(\frac{QK^\top}{\sqrt{D}} + B\right)
 

@@ -36,7 +36,7 @@ def kernel_weights(
     -------
     Array
         `(m, n)`. A row is all 0 where no key is within reach of the kernel. The Gaussian
-        goes through softmax and so never underflows to an empty row.
+        goes through softmax, and has no empty row up to 1e150 bandwidths.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ def softmax(
     .. math:: p_j = \frac{e^{(s_j - m)/\tau}}{\sum_l e^{(s_l - m)/\tau}}, \qquad m = \max_l s_l
 
     Subtracting the largest score changes nothing and keeps every exponent at or below 0,
-    so nothing overflows. Sums are taken in float32 for 16-bit input.
+    so `exp` never overflows. Sums are taken in float32 for 16-bit input.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def softmax(
     array([0., 0.])
     """
     xp, scores = as_floats(scores=scores)
-    if not (isinstance(temperature, (int, float)) and 0 < temperature < math.inf):
+    if not (isinstance(temperature, Real) and 0 < temperature < math.inf):
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
     if not -scores.ndim <= axis < scores.ndim:
         raise ValueError(f"axis {axis} does not exist in scores of shape {shape_of(scores)}")

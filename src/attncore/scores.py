@@ -1,7 +1,8 @@
 """Scoring functions, which say how well each key fits each query.
 
-All take queries `(..., Tq, D)` and keys `(..., Tk, D)` and return scores `(..., Tq, Tk)`,
-larger = fits better. A score is any real number; softmax turns a row of them into weights.
+Given queries `(..., Tq, D)` and keys `(..., Tk, D)` they return scores `(..., Tq, Tk)`,
+larger = fits better; `bilinear` and `additive` allow two widths. A score is any real number;
+softmax turns a row of them into weights.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def neg_sq_distance(q: Array, k: Array, *, bandwidth: float = 1.0) -> Array:
 def bilinear(q: Array, k: Array, W: Array) -> Array:
     r"""Dot product after a learned map, for queries and keys of different widths.
 
-    .. math:: s_{ij} = q_i^\top W k_j
+    .. math:: s_{ij} = q_i W k_j^\top
 
     Parameters
     ----------
@@ -180,7 +181,7 @@ def bilinear(q: Array, k: Array, W: Array) -> Array:
 def additive(q: Array, k: Array, Wq: Array, Wk: Array, w: Array) -> Array:
     r"""A small network with one hidden layer that looks at query and key together.
 
-    .. math:: s_{ij} = w^\top \tanh(W_q q_i + W_k k_j)
+    .. math:: s_{ij} = \tanh(q_i W_q + k_j W_k)\, w
 
     Parameters
     ----------

@@ -39,8 +39,9 @@ def _problem(exercise: Exercise, answer: Any) -> str:
     if answer is None or answer is ...:
         return "put your answer in place of the dots"
     if exercise.wants_function != callable(answer):
-        wanted = "a function" if exercise.wants_function else "a value, not a function"
-        return f"the answer is {wanted}"
+        if exercise.wants_function:
+            return "give the function itself, without calling it"
+        return "give a value, not a function"
     function = answer if exercise.wants_function else lambda: answer
     answers = []
     for case in exercise.cases:
@@ -69,10 +70,18 @@ def _readable(given: Any, expected: np.ndarray) -> tuple[str, np.ndarray]:
     except (TypeError, ValueError):
         return f"a number or an array is wanted, not a {type(given).__name__}", expected
     if array.shape != expected.shape:
-        return f"shape {expected.shape} is wanted, yours is {array.shape}", expected
+        return f"{_described(expected)} is wanted, yours is {_described(array)}", expected
     if np.isnan(array).any() and not np.isnan(expected).any():
         return "there is NaN in your result: look for 0 / 0 or an overflow", expected
     return "", array
+
+
+def _described(array: np.ndarray) -> str:
+    if array.ndim == 0:
+        return "a single number"
+    if array.ndim == 1:
+        return f"a row of {len(array)} numbers"
+    return f"an array of shape {array.shape}"
 
 
 def _agrees(
@@ -93,6 +102,9 @@ def _difference(answers: list[np.ndarray], exercise: Exercise) -> str:
             place = tuple(int(i) for i in np.argwhere(wrong)[0])
             where = f" at {list(place)}" if place else ""
             value = f"{array[place]:.6g}"
+            right = np.asarray(exercise.solve(*case), dtype=float)
+            if np.allclose(array, right, rtol=0, atol=1e-3):
+                return f"the value {value}{where} is right to about 3 decimals: do not round it"
             inputs = f" for the inputs {_short(case)}" if case else ""
             return f"the value {value}{where}{inputs} is not right"
     return "it is close, but not to 6 decimals"

@@ -52,7 +52,11 @@ EXERCISES = {
     ),
     "1.2": Exercise(
         solve=_nearest,
-        cases=((57.0, KEYS, VALUES), (50.0, KEYS, VALUES), (58.0, KEYS, VALUES)),
+        cases=(
+            (57.0, KEYS, VALUES),
+            (53.0, KEYS, VALUES),  # not what a straight line between the keys would give
+            (58.0, KEYS[::-1], VALUES[::-1]),
+        ),
         mistakes=(
             (
                 lambda x, keys, values: values[abs(x - keys).argmin()],

@@ -12,7 +12,8 @@ from attncore.exercises._exercise import Exercise
 
 _rng = np.random.default_rng(2)
 _Q, _K, _V = _rng.normal(size=(3, 4)), _rng.normal(size=(5, 4)), _rng.normal(size=(5, 2))
-_LOUD = 400 * _Q, _K, _V  # exp overflows unless the largest score is subtracted first
+_LOUD = 4000 * _Q, _K, _V  # exp overflows, and one maximum for all rows gives 0 / 0
+_WIDE = _rng.normal(size=(2, 9)), _rng.normal(size=(5, 9)), _V  # no width but the keys' will do
 
 
 def _jacobian(p: np.ndarray) -> np.ndarray:
@@ -31,7 +32,7 @@ EXERCISES = {
     ),
     "2.2": Exercise(
         solve=attention,
-        cases=((_Q, _K, _V), _LOUD),
+        cases=((_Q, _K, _V), _LOUD, _WIDE),
         mistakes=(
             (lambda q, k, v: attention(q, k, v, scale=1.0), "the scores are not scaled"),
             (
@@ -41,6 +42,10 @@ EXERCISES = {
             (
                 lambda q, k, v: attention(q, k, v, scale=1 / math.sqrt(len(k))),
                 "scale by the width of a key (k.shape[1]), not by the number of keys",
+            ),
+            (
+                lambda q, k, v: attention(q, k, v, scale=1 / math.sqrt(v.shape[-1])),
+                "scale by the width of a key (k.shape[1]), not by that of a value",
             ),
             (
                 lambda q, k, v: softmax(q @ k.T / math.sqrt(q.shape[-1]), axis=0) @ v,
@@ -61,6 +66,10 @@ EXERCISES = {
                 "the diagonal is right, but raising one score lowers all other weights",
             ),
             (lambda p: np.outer(p, p) - np.diag(p), "the sign is the other way round"),
+            (
+                lambda p: np.diag(p) - p @ p.T,
+                "for a one-dimensional p, p @ p.T is a single number: use np.outer(p, p)",
+            ),
         ),
     ),
     "2.4": Exercise(
@@ -74,11 +83,12 @@ EXERCISES = {
         ),
     ),
     "2.5": Exercise(
-        solve=lambda: 4.0,
+        solve=lambda: 25.0,
         mistakes=(
-            (lambda: 2.0, "compare -|q - k|^2 / 2h^2 with its term in q.k, which has no 2 left"),
-            (lambda: 0.25, "a narrow kernel is a sharp one: the scale grows as h shrinks"),
-            (lambda: 8.0, "the 2 of the square and the 2 of 2h^2 cancel"),
+            (lambda: 5.0, "the distance is squared, and so is the bandwidth"),
+            (lambda: 12.5, "compare -|q - k|^2 / 2h^2 with its term in q.k, which has no 2 left"),
+            (lambda: 0.04, "a narrow kernel is a sharp one: the scale grows as h shrinks"),
+            (lambda: 50.0, "the 2 of the square and the 2 of 2h^2 cancel"),
         ),
     ),
 }
