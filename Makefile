@@ -43,6 +43,8 @@ bench: env ## time attention against its peers on this machine
 
 data: env ## make the data files again from their sources, and compare
 	@$(BIN)/python tools/make_data.py --check
+	@$(BIN)/python tools/make_maps.py --check
+	@$(BIN)/python tools/train_lm.py --score
 
 newest: ## make .venv with the newest dependencies instead of the pinned ones
 	@$(PYTHON) tools/make_env.py --newest

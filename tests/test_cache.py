@@ -157,7 +157,13 @@ Z = np.zeros
         (lambda: empty().append(torch.zeros(1, 2, 1, 4), Z((1, 2, 1, 4))), TypeError,
          r"do not mix: cache, v NumPy, k torch"),
         (lambda: empty().append([1.0], [1.0]), TypeError, r"k must be an array, got list"),
+        (lambda: empty(like=[1.0]), TypeError, r"like must be an array, got list"),
+        (lambda: empty(like=torch.zeros(1)).append(
+            torch.zeros(1, 2, 1, 4, device="meta"), torch.zeros(1, 2, 1, 4)), ValueError,
+         r"must be on one device: cache on cpu, k on meta, v on cpu; move them with \.to"),
         (lambda: empty().crop(1), ValueError, r"cannot crop to 1: the cache has 0 tokens"),
+        (lambda: empty().crop(0.0), TypeError, r"length must be an integer, got float"),
+        (lambda: empty().crop(False), TypeError, r"length must be an integer, got bool"),
     ],
 )  # fmt: skip
 def test_the_error_says_what_is_wrong(call, kind, message):
@@ -173,3 +179,27 @@ def test_a_refused_append_changes_nothing():
 
     assert cache.length == 2
     assert (cache._k[:, :, :2] == 0).all()
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("n", [1, 2])
+def test_an_append_that_fails_changes_nothing(window, n):
+    with torch.inference_mode():
+        cache = empty(window=window, like=torch.zeros(1))
+        cache.append(torch.zeros(1, 2, 1, 4), torch.zeros(1, 2, 1, 4))
+    new = torch.ones(1, 2, n, 4)
+    with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
+        cache.append(new, new)
+    assert cache.length == 1
+
+    with pytest.raises(ValueError, match="must be on one device"):
+        cache.append(new.to("meta"), new.to("meta"))
+    assert cache.length == 1
+    assert (cache._k[:, :, :1] == 0).all()
+
+
+def test_a_window_takes_the_place_of_the_capacity():
+    cache = empty(capacity=np.int64(3), window=2)
+
+    assert cache.nbytes == 1 * 2 * 2 * (4 + 4) * 8
+    assert cache._k.shape[2] == 2

@@ -74,8 +74,11 @@ def test_nan_and_a_slightly_wrong_number_are_told_apart(number):
 
     assert "NaN in your result" in verdict(exercise, answer_of(exercise, nan))
     told = verdict(exercise, answer_of(exercise, off))
-    assert told.startswith("not yet: the value ")
-    assert "is not right." in told
+    if np.asarray(exercise.solve(*exercise.cases[0])).dtype == bool:
+        assert told == "not yet: a mask is boolean, yours is float64."
+    else:
+        assert told.startswith("not yet: the value ")
+        assert "is not right." in told
 
 
 def test_an_exception_becomes_a_line():
@@ -153,3 +156,82 @@ def test_a_straight_line_is_not_the_nearest_value():
     told = verdict(EXERCISES["1.2"], lambda q, k, v: np.interp(q, np.sort(k), v[np.argsort(k)]))
 
     assert told.startswith("not yet: the value 41.2 ")
+
+
+@pytest.mark.parametrize("number", ["3.2", "3.4"])
+@pytest.mark.parametrize(
+    ("convert", "yours"),
+    [
+        (lambda a: a.astype(float), "float64"),
+        (lambda a: a.astype(np.int8).tolist(), "int64"),
+        (lambda a: torch.from_numpy(a).float(), "float32"),
+    ],
+)
+def test_a_mask_must_be_boolean(number, convert, yours):
+    solve = EXERCISES[number].solve
+
+    told = verdict(EXERCISES[number], lambda *case: convert(solve(*case)))
+    assert told == f"not yet: a mask is boolean, yours is {yours}."
+    assert verdict(EXERCISES[number], lambda *case: solve(*case).tolist()) == "correct"
+    tensor = verdict(EXERCISES[number], lambda *case: torch.from_numpy(solve(*case)))
+    assert tensor == "correct"
+
+
+def test_a_masked_softmax_that_does_not_survive_is_refused():
+    def divide(power, keep, extra=0.0):
+        power = np.where(keep, power, 0)
+        total = power.sum(axis=1, keepdims=True)
+        return power / (total + extra if extra else np.where(total == 0, 1, total))
+
+    def no_maximum(scores, keep):
+        return divide(np.exp(scores), keep)
+
+    def extra(scores, keep):
+        return divide(np.exp(scores), keep, 1e-9)
+
+    def high_only(scores, keep):  # exp cannot overflow, but underflows
+        return divide(np.exp(scores - max(scores[keep].max(), 0)), keep, 1e-9)
+
+    def one_maximum(scores, keep):
+        return divide(np.exp(scores - scores[keep].max()), keep)
+
+    def hidden_maximum(scores, keep):
+        return divide(np.exp(scores - scores.max(axis=1, keepdims=True)), keep)
+
+    def low_fill(scores, keep):
+        filled = np.where(keep, scores, -100)
+        power = np.exp(filled - filled.max(axis=1, keepdims=True))
+        return power / power.sum(axis=1, keepdims=True) * keep.any(axis=1, keepdims=True)
+
+    def float32_fill(scores, keep):
+        low = np.finfo(np.float32).min
+        top = np.where(keep, scores, low).max(axis=1, keepdims=True)
+        return divide(np.exp(np.where(keep, scores - top, 0)), keep)
+
+    exercise = EXERCISES["3.3"]
+    with np.errstate(all="ignore"):
+        for wrong in (no_maximum, extra, high_only, one_maximum, hidden_maximum, low_fill):
+            assert verdict(exercise, wrong) != "correct", wrong.__name__
+    assert verdict(exercise, float32_fill) == "correct"
+
+
+def test_a_polarity_that_guesses_the_number_of_keys_is_refused():
+    def padded(lengths, Tk):
+        return (np.arange(Tk) < lengths[:, None])[:, None, None]
+
+    def five(drop, lengths):
+        return ~drop & padded(lengths, 5)
+
+    def longest(drop, lengths):
+        return ~drop & padded(lengths, lengths.max())
+
+    def queries(drop, lengths):
+        return ~drop & padded(lengths, len(drop))
+
+    def at_least_one(drop, lengths):
+        return ~drop & padded(np.maximum(lengths, 1), drop.shape[1])
+
+    for wrong in (five, longest, queries, at_least_one):
+        assert verdict(EXERCISES["3.4"], wrong) != "correct", wrong.__name__
+    right = verdict(EXERCISES["3.4"], lambda d, n: ~d & padded(n, d.shape[1]))
+    assert right == "correct"

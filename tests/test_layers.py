@@ -103,6 +103,86 @@ def test_decoding_with_a_cache_equals_one_pass(window, kv_heads):
     assert cache.length == TK
 
 
+def test_a_window_over_a_cache_that_keeps_everything():
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE))
+    x = rand(B, TK, WIDTH)
+    cache = ac.KVCache(B, HEADS, TK, layer.head_dim, like=x)
+    with torch.no_grad():
+        whole = layer(x, window=2)
+        parts = [layer(part, window=2, cache=cache) for part in x.split([3, 1, 2, 1], dim=1)]
+
+    assert torch.allclose(torch.cat(parts, dim=1), whole)
+
+
+def test_a_mask_over_a_cache_that_keeps_everything():
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE))
+    x, lengths = rand(B, TK, WIDTH), torch.tensor([TK, 2])
+    cache = ac.KVCache(B, HEADS, TK, layer.head_dim, like=x)
+    with torch.no_grad():
+        whole = layer(x, mask=ac.masks.padding(lengths, TK), causal=True)
+        layer(x[:, :4], cache=cache)
+        rest = [
+            layer(
+                x[:, i : i + 1], mask=ac.masks.padding(lengths.clamp(max=i + 1), i + 1), cache=cache
+            )
+            for i in range(4, TK)
+        ]
+
+    assert torch.allclose(torch.cat(rest, dim=1), whole[:, 4:])
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(
+    ("refused", "kind", "message"),
+    [
+        ({"window": 2}, ValueError,
+         r"window \(2\) must be that of the cache \(3\): leave it out, or make the cache with "
+         r"window=2"),
+        ({"window": 9}, ValueError, r"window \(9\) must be that of the cache \(3\)"),
+        ({"window": 2.5}, TypeError, r"window must be an integer, got float"),
+        ({"mask": torch.ones(1, 3, dtype=torch.bool)}, ValueError,
+         r"mask cannot be used with a cache that has a window \(3\), which keeps no order; "
+         r"make the cache without window= and pass window= here"),
+    ],
+)  # fmt: skip
+def test_what_a_ring_cannot_serve_is_refused(refused, kind, message, n):
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE))
+    x = rand(B, TK, WIDTH)
+    cache = ac.KVCache(B, HEADS, TK, layer.head_dim, window=3, like=x)
+    with torch.no_grad():
+        whole = layer(x, window=3)
+        layer(x[:, :4], cache=cache)
+        with pytest.raises(kind, match=message):
+            layer(x[:, 4 : 4 + n], cache=cache, **refused)
+
+        assert cache.length == 4
+        after = layer(x[:, 4 : 4 + n], window=3, cache=cache)
+    assert torch.allclose(after, whole[:, 4 : 4 + n])
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind", "message"),
+    [
+        ({"mask": torch.ones(1, 99, dtype=torch.bool)}, ValueError,
+         r"mask \(1, 99\) does not broadcast to the scores \(2, 3, 1, 4\)"),
+        ({"mask": torch.ones(1, 4)}, TypeError, r"mask must be boolean"),
+        ({"window": 0}, ValueError, r"window must be at least 1"),
+    ],
+)  # fmt: skip
+def test_a_failed_call_appends_nothing(refused, kind, message):
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE))
+    x = rand(B, TK, WIDTH)
+    cache = ac.KVCache(B, HEADS, TK, layer.head_dim, like=x)
+    with torch.no_grad():
+        layer(x[:, :3], cache=cache)
+        with pytest.raises(kind, match=message):
+            layer(x[:, 3:4], cache=cache, **refused)
+
+        assert cache.length == 3
+        after = layer(x[:, 3:], cache=cache)
+    assert torch.allclose(after, layer(x, causal=True)[:, 3:])
+
+
 def test_no_batch_and_many_leading_axes():
     layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE))
     x = rand(2, 3, TQ, WIDTH)
@@ -127,26 +207,59 @@ def test_a_new_layer_starts_as_torch_does():
     assert 0.8 * bound < ours.in_proj_weight.abs().max() <= bound
 
 
+@pytest.mark.parametrize("context_dim", [None, 8])
+def test_the_same_seed_gives_torchs_start_when_new_and_when_reset(context_dim):
+    torch.manual_seed(0)
+    theirs = nn.MultiheadAttention(WIDTH, HEADS, kdim=context_dim, vdim=context_dim, **DOUBLE)
+    torch.manual_seed(0)
+    new = MultiHeadAttention(WIDTH, HEADS, context_dim=context_dim, **DOUBLE)
+    reset = shake(copy.deepcopy(new))
+    torch.manual_seed(0)
+    reset.reset_parameters()
+
+    for name, parameter in theirs.named_parameters():
+        assert torch.equal(new.get_parameter(name), parameter)
+        assert torch.equal(reset.get_parameter(name), parameter)
+
+
 Z = torch.zeros
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "kind", "message"),
     [
-        (lambda: MultiHeadAttention(10, 3), r"heads \(3\) must divide d_model \(10\), or give"),
-        (lambda: MultiHeadAttention(12, 6, 4), r"heads \(6\) must be a multiple of kv_heads \(4\)"),
-        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 8)),
+        (lambda: MultiHeadAttention(10, 3), ValueError,
+         r"heads \(3\) must divide d_model \(10\), or give"),
+        (lambda: MultiHeadAttention(12, 6, 4), ValueError,
+         r"heads \(6\) must be a multiple of kv_heads \(4\)"),
+        (lambda: MultiHeadAttention(0, 2), ValueError, r"d_model must be at least 1, got 0"),
+        (lambda: MultiHeadAttention(8, 0), ValueError, r"heads must be at least 1, got 0"),
+        (lambda: MultiHeadAttention(8, 2, 0), ValueError, r"kv_heads must be at least 1, got 0"),
+        (lambda: MultiHeadAttention(8, 2, head_dim=0), ValueError,
+         r"head_dim must be at least 1, got 0"),
+        (lambda: MultiHeadAttention(8, 2, head_dim=-4), ValueError,
+         r"head_dim must be at least 1, got -4"),
+        (lambda: MultiHeadAttention(8, 2, context_dim=0), ValueError,
+         r"context_dim must be at least 1, got 0"),
+        (lambda: MultiHeadAttention(8, 2.0), TypeError, r"heads must be an integer, got float"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 8)), ValueError,
          r"x must be \(..., T, d_model = 12\), got \(1, 5, 8\)"),
-        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), Z(1, 5, 8)),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12).long()), TypeError,
+         r"x must be floating point, got int64"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), Z(1, 5, 8)), ValueError,
          r"context must be \(..., T, context_dim = 12\), got \(1, 5, 8\)"),
-        (lambda: MultiHeadAttention(12, 3, context_dim=8)(Z(1, 5, 12)),
+        (lambda: MultiHeadAttention(12, 3)(Z(5, 12), Z(12)), ValueError,
+         r"context must be \(..., T, context_dim = 12\), got \(12,\)"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), Z(5, 5).bool()), TypeError,
+         r"context must be floating point, got bool; pass a mask as mask="),
+        (lambda: MultiHeadAttention(12, 3, context_dim=8)(Z(1, 5, 12)), ValueError,
          r"a context of width 8 is needed"),
         (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), Z(1, 5, 12), cache=ac.KVCache(1, 3, 9, 4)),
-         r"a cache is for self-attention"),
-        (lambda: MultiHeadAttention(12, 3)(Z(5, 12), cache=ac.KVCache(1, 3, 9, 4)),
+         ValueError, r"a cache is for self-attention"),
+        (lambda: MultiHeadAttention(12, 3)(Z(5, 12), cache=ac.KVCache(1, 3, 9, 4)), ValueError,
          r"with a cache x must be \(B, T, d_model\), got \(5, 12\)"),
     ],
 )  # fmt: skip
-def test_the_error_says_what_is_wrong(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_the_error_says_what_is_wrong(call, kind, message):
+    with pytest.raises(kind, match=message):
         call()

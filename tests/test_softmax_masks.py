@@ -100,6 +100,31 @@ def test_padding_masks_by_length(convert):
     assert isinstance(mask, torch.Tensor) == (convert is torch.tensor)
 
 
+INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("Tk", [100, 300, 70_000])
+def test_padding_takes_any_integer_and_any_number_of_keys(dtype, Tk):
+    lengths = np.array([3, 100, 0], dtype=dtype)
+    expected = np.arange(Tk) < np.array([[3], [100], [0]])
+
+    for given in (lengths, torch.from_numpy(lengths)):
+        assert (np.asarray(ac.masks.padding(given, Tk))[:, 0, 0] == expected).all()
+
+
+def test_no_sequences_need_no_mask_rows():
+    assert ac.masks.padding(np.zeros(0, dtype=int), 3).shape == (0, 1, 1, 3)
+
+
+@pytest.mark.parametrize("window", [5, 2**63, 10**30])
+@pytest.mark.parametrize("like", [None, torch.zeros(1)])
+def test_a_window_may_be_larger_than_any_integer_of_the_library(window, like):
+    masks = [ac.masks.causal(2, 5, window=w, like=like) for w in (window, None)]
+
+    assert (masks[0] == masks[1]).all()
+
+
 def test_combine_is_and_and_skips_none():
     causal, padding = ac.masks.causal(3), ac.masks.padding([2, 3], 3)
 

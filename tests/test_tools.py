@@ -96,6 +96,24 @@ def test_chunks_of_a_stream_are_joined_and_alternative_text_is_kept():
     assert chunks[0].text == "a\n"
 
 
+def test_only_a_progress_bars_last_state_is_kept():
+    chunks = ["start\n  0%\r", " 50%\r", "100%\n", "end"]
+    written = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in chunks]
+
+    assert without_noise(written)[0].text == "start\n100%\nend"
+
+
+def test_timings_may_differ_but_not_their_code():
+    old, new = notebook(text="3 ms\n"), notebook(text="4 ms\n")
+    assert difference(old, new) == "cell 0, its output"
+
+    for made in (old, new):
+        made.cells[0].metadata["tags"] = ["nbval-ignore-output"]
+    assert difference(old, new) == ""
+    new.cells[0].source += "  # changed"
+    assert difference(old, new) == "cell 0, its text or code"
+
+
 def test_an_old_python_is_turned_away_in_one_sentence(monkeypatch):
     monkeypatch.setattr(make_env.sys, "version_info", (3, 10, 0))
     monkeypatch.setattr(make_env.sys, "argv", ["make_env.py"])

@@ -31,7 +31,7 @@ COLAB_CELL = """\
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install -q "attncore[plot] @ git+{url}@{branch}\""""
+    %pip install -q "attncore[pages] @ git+{url}@{branch}\""""
 
 
 @cache

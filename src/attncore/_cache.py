@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import Array, dtype_name, is_tensor, namespace, shape_of
-from attncore.masks import check_window
+from attncore._arrays import Array, check_device, dtype_name, is_tensor, namespace, shape_of
+from attncore.masks import check_integer, check_window
 
 
 class KVCache:
     r"""Keys and values of all tokens so far, in memory that is allocated once.
 
     .. math:: \text{bytes} = B \, G \, C \, (D + E) \times \text{bytes per number}
+
+    With a window, W takes the place of C.
 
     Parameters
     ----------
@@ -22,18 +24,20 @@ class KVCache:
     value_dim
         E, the width of a value; D unless given.
     window
-        W: only the last W tokens are kept, in a ring of min(W, C) slots. Any number of
-        tokens can then be appended. Attend with ``window=W``.
+        W: only the last W tokens are kept, in a ring of W slots; C must be at least W. Any
+        number of tokens can then be appended. Attend with ``window=W``, no other.
     like
         An array whose library, dtype and device the cache takes; NumPy float64 without it.
 
     Raises
     ------
     ValueError
-        If a size or `window` is below 1; by :meth:`append`, if the shape does not fit or
-        the cache is full; by :meth:`crop`, if the tokens are no longer there.
+        If a size or `window` is below 1, or `capacity` is less than `window`; by
+        :meth:`append`, if the shape or the device does not fit or the cache is full; by
+        :meth:`crop`, if the tokens are no longer there.
     TypeError
-        If a size is not an integer, or what is appended is of another library or dtype.
+        If a size is not an integer, `like` is not an array, or what is appended is of
+        another library or dtype.
 
     References
     ----------
@@ -74,14 +78,14 @@ class KVCache:
             "value_dim": value_dim,
         }
         for name, size in sizes.items():
-            if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-                raise TypeError(f"{name} must be an integer, got {type(size).__name__}")
-            if size < 1:
+            if check_integer(name, size) < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
         self.window = None if window is None else check_window(window)
-        self._slots = capacity if self.window is None else min(self.window, capacity)
-        if self.window is not None and self._slots < self.window:
+        if self.window is not None and capacity < self.window:
             raise ValueError(f"capacity ({capacity}) must hold the window ({self.window})")
+        self._slots = int(capacity) if self.window is None else self.window
+        if not (like is None or is_tensor(like) or isinstance(like, np.ndarray)):
+            raise TypeError(f"like must be an array, got {type(like).__name__}")
         xp: Any = np if like is None else namespace(like=like)
         options = {"dtype": np.float64 if like is None else like.dtype}
         if is_tensor(like):
@@ -114,17 +118,23 @@ class KVCache:
         -------
         (Array, Array)
             `(B, G, Tk, D)` and `(B, G, Tk, E)`, views that stay valid until the next call.
-            Without a window Tk is `length`, oldest first. With one, a single new token
-            gets the ring as it lies, whose order does not matter to it; several get a copy,
-            oldest first, that reaches back far enough for the first of them.
+            Without a window Tk is `length`, oldest first. With one, several new tokens get
+            a copy, oldest first, that reaches back far enough for the first of them; a
+            single one gets the ring as it lies, out of order. All of the ring is its to
+            see, so attend *without* a mask, a bias or a smaller window: those go by
+            column, and would hit the wrong keys without an error.
+
+        A refused call leaves the cache as it was.
         """
         self._check(k, v)
         n = k.shape[-2]
+        # `length` moves last: were a write to fail, the new tokens would not count.
         if self.window is None:
-            start, self.length = self.length, self.length + n
-            self._k[:, :, start : self.length] = k
-            self._v[:, :, start : self.length] = v
-            return self._k[:, :, : self.length], self._v[:, :, : self.length]
+            stop = self.length + n
+            self._k[:, :, self.length : stop] = k
+            self._v[:, :, self.length : stop] = v
+            self.length = stop
+            return self._k[:, :, :stop], self._v[:, :, :stop]
         if n == 1:
             slot = self.length % self._slots
             self._k[:, :, slot : slot + 1] = k
@@ -150,7 +160,10 @@ class KVCache:
         ------
         ValueError
             If there are not so many tokens, or a window has dropped some already.
+        TypeError
+            If `length` is not an integer.
         """
+        length = check_integer("length", length)
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot crop to {length}: the cache has {self.length} tokens")
         if length < self.length and self.length > self._slots:
@@ -169,6 +182,7 @@ class KVCache:
 
     def _check(self, k: Array, v: Array) -> None:
         namespace(cache=self._k, k=k, v=v)
+        check_device(cache=self._k, k=k, v=v)
         B, G, _, D = self._k.shape
         E = self._v.shape[-1]
         for name, new, width in (("k", k, D), ("v", v, E)):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import gelu, linear
 
-from attncore._attention import attention
+from attncore._arrays import dtype_name, shape_of
+from attncore._attention import attention, attention_weights
 from attncore._cache import KVCache
+from attncore.masks import check_integer, check_window
 
 
 class MultiHeadAttention(nn.Module):
@@ -43,8 +46,11 @@ class MultiHeadAttention(nn.Module):
     Raises
     ------
     ValueError
-        If `heads` does not divide `d_model` (and `head_dim` is not given), `kv_heads` does
-        not divide `heads`, or, on a call, a width, the context or the cache does not fit.
+        If a size is below 1, `heads` does not divide `d_model` (and `head_dim` is not
+        given), `kv_heads` does not divide `heads`, or, on a call, a width, the context or
+        the cache does not fit.
+    TypeError
+        If a size is not an integer, or, on a call, x or the context is not floating point.
 
     References
     ----------
@@ -78,8 +84,18 @@ class MultiHeadAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        sizes = {
+            "d_model": d_model,
+            "heads": heads,
+            "kv_heads": kv_heads,
+            "head_dim": head_dim,
+            "context_dim": context_dim,
+        }
+        for name, size in sizes.items():
+            if size is not None and check_integer(name, size) < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
         kv_heads = heads if kv_heads is None else kv_heads
-        if heads < 1 or kv_heads < 1 or heads % kv_heads:
+        if heads % kv_heads:
             raise ValueError(f"heads ({heads}) must be a multiple of kv_heads ({kv_heads})")
         if head_dim is None:
             if d_model % heads:
@@ -103,11 +119,16 @@ class MultiHeadAttention(nn.Module):
             ):
                 self.register_parameter(f"{name}_proj_weight", parameter(width, source))
         self.register_parameter("in_proj_bias", parameter(sum(self.widths)) if bias else None)
-        self.out_proj = nn.Linear(heads * head_dim, d_model, bias=bias, **options)
-        self.reset_parameters()
+        self.out_proj = nn.Linear(heads * head_dim, d_model, bias=bias, **options)  # draws it
+        self._draw_inner_maps()
 
     def reset_parameters(self) -> None:
-        """Draw the maps anew as ``torch.nn.MultiheadAttention`` does; biases are 0."""
+        """Draw all maps anew as a new ``torch.nn.MultiheadAttention`` does; biases are 0."""
+        self.out_proj.reset_parameters()
+        self._draw_inner_maps()
+
+    def _draw_inner_maps(self) -> None:
+        """Draw the maps to q, k and v, and set every bias, that of W_O too, to 0."""
         for name, parameter in self.named_parameters(recurse=False):
             if name.endswith("weight"):
                 nn.init.xavier_uniform_(parameter)
@@ -135,30 +156,61 @@ class MultiHeadAttention(nn.Module):
         context
             `(..., Tk, context_dim)` for cross-attention.
         mask
-            Boolean, broadcast to `(..., H, Tq, Tk)`; True = may attend.
+            Boolean, broadcast to `(..., H, Tq, Tk)`; True = may attend. Not with a cache
+            that has a window.
         causal, window
-            As in :func:`attncore.attention`.
+            As in :func:`attncore.attention`. A cache's window, if it has one, is used
+            unasked, and no other can be.
         cache
             Self-attention only, x `(B, Tq, d_model)`: its keys and values come before
-            those of `x`, which are appended. Causal, as decoding must be.
+            those of `x`, which are appended. Causal, as decoding must be. A call that is
+            refused appends nothing.
 
         Returns
         -------
         Tensor
             `(..., Tq, d_model)`.
         """
-        self._check(x, context, cache)
-        q, k, v = (
-            rows.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)  # (..., heads, T, D)
-            for rows in self._project(x, context)
-        )
+        self._check(x, context)
         if cache is not None:
+            self._check_cache(x, context, mask, window, cache)
+        q, k, v = self._heads(x, context)
+        start = 0
+        if cache is not None:
+            start = cache.length
             k, v = cache.append(k, v)
             causal = True
-            if window is None:
-                window = cache.window
-        mixed = attention(q, k, v, mask, causal=causal, window=window)
-        return self.out_proj(mixed.transpose(-3, -2).flatten(-2))
+            window = cache.window if window is None else window
+        try:
+            mixed = attention(q, k, v, mask, causal=causal, window=window)
+            return self.out_proj(mixed.transpose(-3, -2).flatten(-2))
+        except Exception:
+            # A ring has overwritten older tokens; its mask and window were checked before.
+            if cache is not None and cache.window is None:
+                cache.crop(start)
+            raise
+
+    def weights(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        window: int | None = None,
+    ) -> Tensor:
+        """Return the weights `(..., H, Tq, Tk)` that :meth:`forward` would use, to look at.
+
+        The arguments are those of :meth:`forward`.
+        """
+        self._check(x, context)
+        q, k, _ = self._heads(x, context)
+        return attention_weights(q, k, mask, causal=causal, window=window)
+
+    def _heads(self, x: Tensor, context: Tensor | None) -> Iterator[Tensor]:
+        """Yield q `(..., H, Tq, D)`, then k and v `(..., G, Tk, D)`."""
+        for rows in self._project(x, context):
+            yield rows.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)
 
     def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         bias = self.in_proj_bias
@@ -175,20 +227,51 @@ class MultiHeadAttention(nn.Module):
         sources = (x, context, context)
         return tuple(linear(s, m, b) for s, m, b in zip(sources, maps, biases, strict=True))
 
-    def _check(self, x: Tensor, context: Tensor | None, cache: KVCache | None) -> None:
+    def _check(self, x: Tensor, context: Tensor | None) -> None:
+        if not x.is_floating_point():
+            raise TypeError(f"x must be floating point, got {dtype_name(x)}")
         if x.ndim < 2 or x.shape[-1] != self.d_model:
-            raise ValueError(f"x must be (..., T, d_model = {self.d_model}), got {tuple(x.shape)}")
-        if context is None and self.context_dim != self.d_model:
-            raise ValueError(f"a context of width {self.context_dim} is needed")
-        if context is not None and context.shape[-1] != self.context_dim:
+            raise ValueError(f"x must be (..., T, d_model = {self.d_model}), got {shape_of(x)}")
+        if context is None:
+            if self.context_dim != self.d_model:
+                raise ValueError(f"a context of width {self.context_dim} is needed")
+            return
+        if not context.is_floating_point():
+            raise TypeError(
+                f"context must be floating point, got {dtype_name(context)}; pass a mask as mask="
+            )
+        if context.ndim < 2 or context.shape[-1] != self.context_dim:
             raise ValueError(
                 f"context must be (..., T, context_dim = {self.context_dim}), "
-                f"got {tuple(context.shape)}"
+                f"got {shape_of(context)}"
             )
-        if cache is not None and context is not None:
+
+    @staticmethod
+    def _check_cache(
+        x: Tensor,
+        context: Tensor | None,
+        mask: Tensor | None,
+        window: int | None,
+        cache: KVCache,
+    ) -> None:
+        """Refuse what the cache cannot serve, before anything is appended to it."""
+        if context is not None:
             raise ValueError("a cache is for self-attention: a context never grows")
-        if cache is not None and x.ndim != 3:
-            raise ValueError(f"with a cache x must be (B, T, d_model), got {tuple(x.shape)}")
+        if x.ndim != 3:
+            raise ValueError(f"with a cache x must be (B, T, d_model), got {shape_of(x)}")
+        if cache.window is None:
+            return
+        # The ring comes back out of order, so that columns are not positions.
+        if mask is not None:
+            raise ValueError(
+                f"mask cannot be used with a cache that has a window ({cache.window}), which "
+                "keeps no order; make the cache without window= and pass window= here"
+            )
+        if window is not None and check_window(window) != cache.window:
+            raise ValueError(
+                f"window ({window}) must be that of the cache ({cache.window}): leave it out, "
+                f"or make the cache with window={window}"
+            )
 
     def extra_repr(self) -> str:
         """Return what ``print(layer)`` shows."""
@@ -196,3 +279,80 @@ class MultiHeadAttention(nn.Module):
             f"d_model={self.d_model}, heads={self.heads}, kv_heads={self.kv_heads}, "
             f"head_dim={self.head_dim}"
         )
+
+
+class Block(nn.Module):
+    r"""One layer of a transformer: attention, then a small network on each token.
+
+    .. math:: x \leftarrow x + \operatorname{attention}(\operatorname{norm}(x)), \qquad
+        x \leftarrow x + W_2 \operatorname{gelu}(W_1 \operatorname{norm}(x))
+
+    With ``cross=True`` an attention to a context comes between the two.
+
+    Parameters
+    ----------
+    d_model, heads, kv_heads
+        As in :class:`MultiHeadAttention`. The network is 4 times as wide as `d_model`.
+    cross
+        Whether the block has a cross-attention.
+
+    Raises
+    ------
+    ValueError
+        If the widths do not fit, or a context is missing or too much.
+
+    References
+    ----------
+    Vaswani et al. (2017), section 3.1; Radford et al. (2019), section 2.3, for norm first.
+
+    Examples
+    --------
+    >>> Block(d_model=16, heads=4)(torch.zeros(1, 5, 16)).shape
+    torch.Size([1, 5, 16])
+    >>> block = Block(d_model=16, heads=4, cross=True)
+    >>> block(torch.zeros(1, 5, 16), torch.zeros(1, 7, 16), causal=True).shape
+    torch.Size([1, 5, 16])
+    """
+
+    def __init__(
+        self, d_model: int, heads: int, kv_heads: int | None = None, *, cross: bool = False
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(d_model)
+        self.attention = MultiHeadAttention(d_model, heads, kv_heads, bias=False)
+        if cross:
+            self.norm_cross = nn.LayerNorm(d_model)
+            self.cross = MultiHeadAttention(d_model, heads, kv_heads, bias=False)
+        self.norm2 = nn.LayerNorm(d_model)
+        self.up = nn.Linear(d_model, 4 * d_model)
+        self.down = nn.Linear(4 * d_model, d_model)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Return `(B, Tq, d_model)` from x `(B, Tq, d_model)`.
+
+        Parameters
+        ----------
+        x
+            `(B, Tq, d_model)`.
+        context
+            `(B, Tk, d_model)`, for a block with cross-attention only.
+        mask
+            Boolean, True = may attend: over the context if there is one, else over x.
+        causal, cache
+            Of the self-attention, as in :class:`MultiHeadAttention`.
+        """
+        if (context is None) == hasattr(self, "cross"):
+            raise ValueError("a context is for a block with cross=True, which needs one")
+        own_mask = mask if context is None else None
+        x = x + self.attention(self.norm1(x), mask=own_mask, causal=causal, cache=cache)
+        if context is not None:
+            x = x + self.cross(self.norm_cross(x), context, mask)
+        return x + self.down(gelu(self.up(self.norm2(x))))

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import Array, check_device, dtype_name, is_bool, is_tensor, namespace
+from attncore._arrays import (
+    Array,
+    cast,
+    check_device,
+    dtype_name,
+    is_bool,
+    is_tensor,
+    namespace,
+)
 
 
 def causal(
@@ -71,7 +79,10 @@ def causal(
     where = {} if xp is np else {"device": like.device}  # type: ignore[union-attr]
     age = xp.arange(Tk - Tq, Tk, **where)[:, None] - xp.arange(Tk, **where)[None, :]
     past = age >= 0
-    return past if window is None else past & (age < check_window(window))
+    if window is None:
+        return past
+    # No age reaches Tk, and a window beyond int64 would not fit torch's comparison.
+    return past & (age < min(check_window(window), Tk))
 
 
 def window(Tq: int, Tk: int | None = None, *, size: int, like: Array | None = None) -> Array:
@@ -146,16 +157,24 @@ def padding(lengths: Array, Tk: int) -> Array:
     """
     Tk = _length("Tk", Tk)
     xp: Any = namespace(lengths=lengths)
+    if isinstance(lengths, (list, tuple)) and len(lengths) == 0:
+        raise TypeError(
+            "lengths is empty and so has no dtype: give one integer per sequence, or "
+            "np.zeros(0, dtype=int) for no sequences"
+        )
     if not is_tensor(lengths):
         lengths = np.asarray(lengths)
     if is_bool(lengths) or not dtype_name(lengths).startswith(("int", "uint")):
         raise TypeError(f"lengths must be integers, got {dtype_name(lengths)}")
     if lengths.ndim != 1:
         raise ValueError(f"lengths must be (B,), got {tuple(lengths.shape)}")
-    if bool(((lengths < 0) | (lengths > Tk)).any()):
+    # In their own dtype they might be no match for Tk (uint8), or for `<` at all (uint16).
+    # A uint64 beyond int64 becomes negative, which is refused too.
+    counts = cast(xp, lengths, xp.int64)
+    if bool(((counts < 0) | (counts > Tk)).any()):
         raise ValueError(f"lengths must lie in 0 to Tk = {Tk}, got {lengths.tolist()}")
-    where = {} if xp is np else {"device": lengths.device}
-    return (xp.arange(Tk, **where)[None, :] < lengths[:, None])[:, None, None, :]
+    where = {} if xp is np else {"device": counts.device}
+    return (xp.arange(Tk, **where)[None, :] < counts[:, None])[:, None, None, :]
 
 
 def combine(*masks: Array | None) -> Array | None:
@@ -210,16 +229,21 @@ def combine(*masks: Array | None) -> Array | None:
 
 def check_window(window: int) -> int:
     """Return `window` as an int, or say what is wrong with it."""
-    if isinstance(window, bool) or not isinstance(window, (int, np.integer)):
-        raise TypeError(f"window must be an integer, got {type(window).__name__}")
+    window = check_integer("window", window)
     if window < 1:
         raise ValueError(f"window must be at least 1 (a query sees itself), got {window}")
-    return int(window)
+    return window
+
+
+def check_integer(name: str, value: int) -> int:
+    """Return `value` as an int; a float, even 2.0, and a bool are refused."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    return int(value)
 
 
 def _length(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    value = check_integer(name, value)
     if value < 0:
         raise ValueError(f"{name} must not be negative, got {value}")
-    return int(value)
+    return value

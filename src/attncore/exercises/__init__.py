@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from attncore.exercises import chapter1, chapter2, chapter3
+from attncore.exercises import chapter1, chapter2, chapter3, chapter4, chapter5
 from attncore.exercises._exercise import Exercise, verdict
 
 EXERCISES: dict[str, Exercise] = {
     **chapter1.EXERCISES,
     **chapter2.EXERCISES,
     **chapter3.EXERCISES,
+    **chapter4.EXERCISES,
+    **chapter5.EXERCISES,
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from attncore._arrays import dtype_name, is_bool, is_tensor
 from attncore.plot import to_numpy
 
 
@@ -50,7 +51,7 @@ def _problem(exercise: Exercise, answer: Any) -> str:
         except Exception as error:  # whatever the reader's code raises is what to report
             said = " ".join(str(error).split()).rstrip(".")
             return f"your function raised {type(error).__name__}: {said}"
-        problem, array = _readable(given, np.asarray(exercise.solve(*case), dtype=float))
+        problem, array = _readable(given, np.asarray(exercise.solve(*case)))
         if problem:
             return problem
         answers.append(array)
@@ -62,7 +63,9 @@ def _problem(exercise: Exercise, answer: Any) -> str:
     return _difference(answers, exercise)
 
 
-def _readable(given: Any, expected: np.ndarray) -> tuple[str, np.ndarray]:
+def _readable(given: Any, right: np.ndarray) -> tuple[str, np.ndarray]:
+    """Say what keeps `given` from being compared with `right`, or return it as floats."""
+    expected = right.astype(float)
     if given is None or given is ...:
         return "the function returns nothing: put code in place of the dots", expected
     try:
@@ -73,6 +76,9 @@ def _readable(given: Any, expected: np.ndarray) -> tuple[str, np.ndarray]:
         return f"{_described(expected)} is wanted, yours is {_described(array)}", expected
     if np.isnan(array).any() and not np.isnan(expected).any():
         return "there is NaN in your result: look for 0 / 0 or an overflow", expected
+    own = given if is_tensor(given) else np.asarray(given)
+    if is_bool(right) and not is_bool(own):
+        return f"a mask is boolean, yours is {dtype_name(own)}", expected
     return "", array
 
 
