@@ -34,7 +34,8 @@ class Decoder(nn.Module):
     ------
     ValueError
         If a character is repeated or the widths do not fit; on a call, if there are more
-        tokens than positions; by :meth:`encode`, if a character is unknown.
+        tokens than positions or not one cache per layer; by :meth:`encode`, if a character
+        is unknown.
 
     References
     ----------
@@ -90,13 +91,15 @@ class Decoder(nn.Module):
         Tensor
             `(B, T, N)`, the logits: softmax makes them probabilities.
         """
+        if caches is not None and len(caches) != len(self.blocks):
+            raise ValueError(f"{len(self.blocks)} layers need as many caches, got {len(caches)}")
         start = caches[0].length if caches else 0
         stop = start + tokens.shape[-1]
         if stop > self.context:
             raise ValueError(f"{stop} tokens, but the model has {self.context} positions")
         x = self.embedding(tokens) + self.position.weight[start:stop]  # (B, T, d_model)
-        for block, cache in zip(self.blocks, caches or [None] * len(self.blocks), strict=True):
-            x = block(x, cache=cache, causal=causal)
+        for n, block in enumerate(self.blocks):
+            x = block(x, causal=causal, cache=caches[n] if caches else None)
         return self.norm(x) @ self.embedding.weight.mT
 
     def new_caches(self, batch: int = 1, capacity: int | None = None) -> list[KVCache]:

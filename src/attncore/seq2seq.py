@@ -36,7 +36,7 @@ class Translator(nn.Module):
     Raises
     ------
     ValueError
-        If, later, a text has another character or is longer.
+        If, later, a text is empty, has another character or is longer.
 
     References
     ----------
@@ -95,6 +95,8 @@ class Translator(nn.Module):
 
     def tokens(self, texts: Sequence[str], side: int) -> tuple[Tensor, Tensor]:
         """Return texts of a side, 0 or 1, as rows of tokens `(B, T)`, and lengths `(B,)`."""
+        if not texts or "" in texts:
+            raise ValueError("a text is empty" if texts else "no text given")
         lengths = torch.tensor([len(text) for text in texts])
         width = int(lengths.max())
         if width > self.longest:

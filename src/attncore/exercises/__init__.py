@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attncore.exercises import chapter1, chapter2, chapter3, chapter4, chapter5
+from attncore.exercises import chapter1, chapter2, chapter3, chapter4, chapter5, chapter6
 from attncore.exercises._exercise import Exercise, verdict
 
 EXERCISES: dict[str, Exercise] = {
@@ -11,6 +11,7 @@ EXERCISES: dict[str, Exercise] = {
     **chapter3.EXERCISES,
     **chapter4.EXERCISES,
     **chapter5.EXERCISES,
+    **chapter6.EXERCISES,
 }
 
 

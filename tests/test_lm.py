@@ -1,0 +1,126 @@
+"""The language model: causal in every layer, the same with a cache, and what its file says."""
+
+import hashlib
+import importlib.resources
+
+import pytest
+import torch
+from train_lm import bits_per_character
+
+import attncore as ac
+from attncore.lm import Decoder, whale
+
+DATA = importlib.resources.files("attncore") / "data"
+SIZES = {"d_model": 12, "layers": 3, "heads": 6, "kv_heads": 2, "context": 17}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Decoder("abcd ", **SIZES).double()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return whale(torch.float64)
+
+
+def test_the_past_is_bit_identical_whatever_the_future(model):
+    tokens = torch.randint(5, (3, 11))
+    other = tokens.clone()
+    other[:, 7:] = (other[:, 7:] + 1) % 5
+    before, after = model(tokens), model(other)
+
+    assert torch.equal(before[:, :7], after[:, :7])
+    assert not torch.equal(before[:, 7:], after[:, 7:])
+
+
+def test_without_the_causal_mask_the_past_changes(model):
+    tokens = torch.randint(5, (1, 11))
+    whole, shorter = model(tokens, causal=False), model(tokens[:, :-1], causal=False)
+
+    assert (whole[:, :-1] - shorter).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("cuts", [[11], [4, 1, 1, 5], [1] * 11, [1, 10]], ids=str)
+def test_any_split_equals_one_pass_with_nan_in_unused_slots(model, cuts):
+    tokens = torch.randint(5, (2, 11))
+    caches = model.new_caches(batch=2, capacity=13)
+    for cache in caches:
+        cache._k.fill_(torch.nan)
+        cache._v.fill_(torch.nan)
+    with torch.no_grad():
+        parts = [model(part, caches) for part in tokens.split(cuts, dim=1)]
+
+        assert torch.allclose(torch.cat(parts, dim=1), model(tokens), atol=1e-12)
+    assert {cache.length for cache in caches} == {11}
+
+
+def test_the_same_text_with_and_without_a_cache(model):
+    prompt = torch.randint(5, (2, 4))
+    cached = model.generate(prompt, 13)
+
+    assert torch.equal(cached, model.generate(prompt, 13, cached=False))
+    assert cached.shape == (2, 17)
+    assert torch.equal(cached[:, :4], prompt)
+
+
+def test_the_last_new_token_needs_no_position(model):
+    prompt = torch.randint(5, (1, 4))
+
+    assert model.generate(prompt, 14).shape == (1, 18)
+    with pytest.raises(ValueError, match="18 tokens, but the model has 17 positions"):
+        model.generate(prompt, 15)
+
+
+def test_text_and_tokens_are_two_ways_to_say_the_same(model):
+    tokens = model.encode("bad cab")
+
+    assert tokens.shape == (1, 7)
+    assert model.decode(tokens[0]) == "bad cab"
+    with pytest.raises(ValueError, match="the model does not know '!Z'"):
+        model.encode("Za!")
+
+
+def test_every_layer_needs_a_cache(model):
+    with pytest.raises(ValueError, match="3 layers need as many caches, got 2"):
+        model(torch.zeros(1, 4, dtype=torch.long), model.new_caches()[:2])
+
+
+def test_characters_must_differ():
+    with pytest.raises(ValueError, match="characters must all differ"):
+        Decoder("aba", **SIZES)
+
+
+def test_gradients_reach_every_parameter(model):
+    model(torch.randint(5, (2, 17))).pow(2).mean().backward()
+
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+
+
+def test_the_stored_model_is_the_one_described(trained):
+    stored = (DATA / "whale.npz").read_bytes()
+    described = (DATA / "README.md").read_text("utf-8")
+    numbers = sum(p.numel() for p in trained.parameters())
+
+    assert len(stored) < 1_000_000
+    assert hashlib.sha256(stored).hexdigest() in described
+    assert f"{numbers:,} parameters" in described
+    assert "".join(sorted(set(ac.data.moby_dick()))) == trained.characters
+    assert not trained.training
+
+
+def test_the_stored_model_predicts_unseen_text_as_well_as_described():
+    score = bits_per_character(whale())
+
+    assert f"{score:.2f} bits per character" in (DATA / "README.md").read_text("utf-8")
+
+
+def test_every_key_of_the_stored_model_stays_when_a_letter_comes(trained):
+    tokens = trained.encode("Call me Ishmael")
+    short, long = trained.new_caches(), trained.new_caches()
+    with torch.no_grad():
+        trained(tokens[:, :-1], short)
+        trained(tokens, long)
+    for one, two in zip(short, long, strict=True):
+        assert torch.allclose(one._k[:, :, :14], two._k[:, :, :14], rtol=0, atol=1e-12)

@@ -1,0 +1,123 @@
+"""The encoder-decoder: what it reads, what it must not see, and that it learns."""
+
+import pytest
+import torch
+
+from attncore.layers import Block
+from attncore.seq2seq import Translator, fit, shifted
+
+PAIRS = [("ab", "BA"), ("abc", "CBA"), ("c", "C"), ("bca", "ACB"), ("cb", "BC")]
+
+
+def made(**options):
+    torch.manual_seed(0)
+    return Translator(PAIRS, d_model=12, heads=3, **options).double()
+
+
+def test_padding_changes_nothing():
+    model = made()
+    targets = model.tokens(["CBA"], 1)[0]
+    alone = model(["ab"], targets)
+    beside = model(["ab", "bca"], targets.expand(2, -1))
+
+    assert torch.allclose(alone[0], beside[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("summary", [False, True])
+def test_the_decoder_sees_the_source_and_no_later_target(summary):
+    model = made(summary=summary)
+    rows = shifted(model.tokens(["CBA"], 1)[0])
+    other = rows.clone()
+    other[:, -1] = 1
+    before, after = model(["abc"], rows), model(["abc"], other)
+
+    assert rows[0, 0] == 0
+    assert torch.equal(before[:, :-1], after[:, :-1])
+    assert not torch.allclose(before, model(["abb"], rows))
+
+
+def test_a_summary_is_one_row_and_the_average():
+    rows, mask = made().encode(["ab", "bca"])
+    one, one_mask = made(summary=True).encode(["ab", "bca"])
+
+    assert (rows.shape, one.shape) == ((2, 3, 12), (2, 1, 12))
+    assert torch.allclose(one[0, 0], rows[0, :2].mean(dim=0))
+    assert torch.allclose(one[1, 0], rows[1].mean(dim=0))
+    assert mask[:, 0, 0].tolist() == [[True, True, False], [True, True, True]]
+    assert one_mask.shape == (2, 1, 1, 1)
+    count = [sum(p.numel() for p in made(summary=s).parameters()) for s in (False, True)]
+    assert count[0] == count[1]
+
+
+def test_the_alignment_is_what_the_forward_pass_uses():
+    model = made()
+    weights = model.alignment("abc", "CB")
+    context, mask = model.encode(["abc"])
+    seen = []
+    hook = model.decoder.cross.register_forward_hook(lambda layer, inputs, out: seen.append(inputs))
+    rows = shifted(model.tokens(["CB"], 1)[0])
+    model(["abc"], rows)
+    hook.remove()
+    x, used, _ = seen[0]
+
+    assert weights.shape == (3, 3, 3)
+    assert torch.allclose(used, context)
+    assert torch.allclose(weights, model.decoder.cross.weights(x, context, mask)[0])
+    assert torch.allclose(weights.sum(dim=-1), torch.ones(3, 3, dtype=torch.float64))
+
+
+def test_training_teaches_and_is_repeatable(capsys):
+    torch.manual_seed(0)
+    model = Translator(PAIRS, d_model=24)
+    losses = fit(model, PAIRS, steps=120, batch=5)
+    torch.manual_seed(0)
+    again = fit(Translator(PAIRS, d_model=24), PAIRS, steps=3, batch=5)
+
+    assert model.translate([source for source, _ in PAIRS]) == [target for _, target in PAIRS]
+    assert losses[-1] < 0.1 < losses[0]
+    assert losses[0] == again[0]
+    captured = capsys.readouterr()
+    assert "120/120" in captured.out
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["abcd"], r"a text has 4 characters, the longest known 3"),
+        (["ax!"], r"the model does not know '!x'"),
+        ([""], r"a text is empty"),
+        ([], r"no text given"),
+    ],
+)
+def test_the_error_says_what_is_wrong(texts, message):
+    with pytest.raises(ValueError, match=message):
+        made().translate(texts)
+
+
+def test_a_block_is_what_its_formula_says():
+    torch.manual_seed(0)
+    block = Block(12, 3, cross=True).double()
+    x, context = torch.randn(2, 5, 12).double(), torch.randn(2, 7, 12).double()
+    mask = torch.rand(2, 1, 1, 7) < 0.7
+    a = x + block.attention(block.norm1(x), causal=True)
+    b = a + block.cross(block.norm_cross(a), context, mask)
+    c = b + block.down(torch.nn.functional.gelu(block.up(block.norm2(b))))
+
+    assert torch.equal(block(x, context, mask, causal=True), c)
+
+
+def test_a_block_without_context_masks_itself():
+    block = Block(12, 3).double()
+    x = torch.randn(1, 5, 12).double()
+    mask = torch.tensor([True, True, True, False, False])
+    other = x.clone()
+    other[:, 3:] = 7.0
+
+    assert torch.equal(block(x, mask=mask)[:, :3], block(other, mask=mask)[:, :3])
+
+
+@pytest.mark.parametrize(("cross", "context"), [(True, None), (False, torch.zeros(1, 3, 12))])
+def test_a_block_refuses_the_wrong_context(cross, context):
+    with pytest.raises(ValueError, match="a context is for a block with cross=True"):
+        Block(12, 3, cross=cross)(torch.zeros(1, 5, 12), context)
