@@ -69,8 +69,10 @@ def test_the_last_new_token_needs_no_position(model):
     prompt = torch.randint(5, (1, 4))
 
     assert model.generate(prompt, 14).shape == (1, 18)
-    with pytest.raises(ValueError, match="18 tokens, but the model has 17 positions"):
+    with pytest.raises(ValueError, match="18 tokens to read, but the model has 17 positions"):
         model.generate(prompt, 15)
+    with pytest.raises(ValueError, match="18 tokens, but the model has 17 positions"):
+        model(torch.zeros(1, 18, dtype=torch.long))
 
 
 def test_text_and_tokens_are_two_ways_to_say_the_same(model):
@@ -87,9 +89,55 @@ def test_every_layer_needs_a_cache(model):
         model(torch.zeros(1, 4, dtype=torch.long), model.new_caches()[:2])
 
 
-def test_characters_must_differ():
+def test_caches_must_belong_together(model):
+    tokens = torch.zeros(1, 4, dtype=torch.long)
+    caches = model.new_caches()
+    with torch.no_grad():
+        model(tokens, caches)
+        with pytest.raises(ValueError, match=r"its own cache, all of one length: got \[4, 4, 4\]"):
+            model(tokens, [caches[0]] * 3)
+        with pytest.raises(ValueError, match="causal=False cannot use caches"):
+            model(tokens, caches, causal=False)
+        caches[1].reset()
+        with pytest.raises(ValueError, match=r"all of one length: got \[4, 0, 4\]"):
+            model(tokens, caches)
+
+
+def test_a_failed_call_leaves_all_caches_as_they_were(model):
+    caches = model.new_caches(capacity=9)
+    caches[2] = model.new_caches(capacity=5)[2]
+    with torch.no_grad():
+        model(torch.zeros(1, 4, dtype=torch.long), caches)
+        with pytest.raises(ValueError, match="cache full: 4 of 5, cannot append 2"):
+            model(torch.zeros(1, 2, dtype=torch.long), caches)
+
+    assert [cache.length for cache in caches] == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m(torch.zeros(4, dtype=torch.long)), r"tokens must be integers \(B, T\), got"),
+        (lambda m: m(torch.zeros(1, 4)), r"tokens must be integers \(B, T\), got torch.float32"),
+        (lambda m: m.generate(m.encode(""), 3), r"with T at least 1, got \(1, 0\)"),
+        (lambda m: m.generate(m.encode("a"), -1), "steps must be at least 0, got -1"),
+    ],
+)
+def test_the_error_says_what_is_wrong(model, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(model)
+
+
+@pytest.mark.parametrize("change", [{"layers": 0}, {"context": 0}])
+def test_sizes_are_at_least_one(change):
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        Decoder("abc", **{**SIZES, **change})
+
+
+@pytest.mark.parametrize("characters", ["aba", ""])
+def test_characters_must_differ(characters):
     with pytest.raises(ValueError, match="characters must all differ"):
-        Decoder("aba", **SIZES)
+        Decoder(characters, **SIZES)
 
 
 def test_gradients_reach_every_parameter(model):

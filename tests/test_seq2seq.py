@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from attncore import KVCache
 from attncore.layers import Block
 from attncore.seq2seq import Translator, fit, shifted
 
@@ -86,8 +87,9 @@ def test_training_teaches_and_is_repeatable(capsys):
     [
         (["abcd"], r"a text has 4 characters, the longest known 3"),
         (["ax!"], r"the model does not know '!x'"),
-        ([""], r"a text is empty"),
-        ([], r"no text given"),
+        (["ab", ""], r"a text is empty"),
+        ([], r"texts must be a list of one text or more"),
+        ("abc", r"texts must be a list of one text or more"),
     ],
 )
 def test_the_error_says_what_is_wrong(texts, message):
@@ -117,7 +119,38 @@ def test_a_block_without_context_masks_itself():
     assert torch.equal(block(x, mask=mask)[:, :3], block(other, mask=mask)[:, :3])
 
 
-@pytest.mark.parametrize(("cross", "context"), [(True, None), (False, torch.zeros(1, 3, 12))])
-def test_a_block_refuses_the_wrong_context(cross, context):
-    with pytest.raises(ValueError, match="a context is for a block with cross=True"):
+@pytest.mark.parametrize(
+    ("cross", "context", "message"),
+    [
+        (True, None, "this block has a cross-attention: give it a context"),
+        (False, torch.zeros(1, 3, 12), "a context needs a block with cross=True; pass a mask"),
+    ],
+)
+def test_a_block_refuses_the_wrong_context(cross, context, message):
+    with pytest.raises(ValueError, match=message):
         Block(12, 3, cross=cross)(torch.zeros(1, 5, 12), context)
+
+
+def test_a_refused_call_leaves_the_cache_as_it_was():
+    block = Block(12, 3, cross=True)
+    cache = KVCache(1, 3, 9, 4, like=block.up.weight)
+    x, context = torch.zeros(1, 5, 12), torch.zeros(1, 7, 12)
+    with torch.no_grad():
+        for wrong in ((context[..., 1:], None), (context, torch.ones(4, 9, dtype=torch.bool))):
+            with pytest.raises(ValueError, match=r"context must be|mask"):
+                block(x, *wrong, cache=cache)
+            assert cache.length == 0
+        block(x, context, cache=cache)
+
+    assert cache.length == 5
+
+
+@pytest.mark.parametrize("pairs", [[], [("", "")], [("a", "")]])
+def test_pairs_must_hold_text(pairs):
+    with pytest.raises(ValueError, match="pairs must be \\(source, target\\) texts"):
+        Translator(pairs)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 11])
+def test_any_number_of_steps_will_do(steps):
+    assert len(fit(made().float(), PAIRS, steps=steps, batch=2)) == steps

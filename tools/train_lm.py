@@ -42,7 +42,7 @@ def loss(model: Decoder, windows: torch.Tensor) -> torch.Tensor:
 
 
 def bits_per_character(model: Decoder) -> float:
-    """Score the model on all of the held-out text, in windows of its context."""
+    """Score the model on the held-out text, cut into windows that know nothing of each other."""
     _, held_out = split(model)
     length = model.context + 1
     with torch.no_grad():

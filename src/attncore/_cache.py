@@ -41,7 +41,7 @@ class KVCache:
 
     References
     ----------
-    Pope et al. (2022), on inference (the cache); Beltagy et al. (2020) (the window).
+    Pope et al. (2023), on inference (the cache); Jiang et al. (2023), section 2 (the ring).
 
     Examples
     --------

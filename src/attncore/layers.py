@@ -159,7 +159,8 @@ class MultiHeadAttention(nn.Module):
             Boolean, broadcast to `(..., H, Tq, Tk)`; True = may attend. Not with a cache
             that has a window.
         causal, window
-            As in :func:`attncore.attention`. A cache's window, if it has one, is used
+            As in :func:`attncore.attention`: the last query is level with the last key, of a
+            context too. A cache's window, if it has one, is used
             unasked, and no other can be.
         cache
             Self-attention only, x `(B, Tq, d_model)`: its keys and values come before
@@ -201,7 +202,7 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         """Return the weights `(..., H, Tq, Tk)` that :meth:`forward` would use, to look at.
 
-        The arguments are those of :meth:`forward`.
+        The arguments are those of :meth:`forward`, without a cache.
         """
         self._check(x, context)
         q, k, _ = self._heads(x, context)
@@ -349,10 +350,18 @@ class Block(nn.Module):
         causal, cache
             Of the self-attention, as in :class:`MultiHeadAttention`.
         """
-        if (context is None) == hasattr(self, "cross"):
-            raise ValueError("a context is for a block with cross=True, which needs one")
+        if context is None and hasattr(self, "cross"):
+            raise ValueError("this block has a cross-attention: give it a context")
+        if context is not None and not hasattr(self, "cross"):
+            raise ValueError("a context needs a block with cross=True; pass a mask as mask=")
         own_mask = mask if context is None else None
+        start = 0 if cache is None else cache.length
         x = x + self.attention(self.norm1(x), mask=own_mask, causal=causal, cache=cache)
         if context is not None:
-            x = x + self.cross(self.norm_cross(x), context, mask)
+            try:
+                x = x + self.cross(self.norm_cross(x), context, mask)
+            except Exception:
+                if cache is not None and cache.window is None:  # a ring cannot go back
+                    cache.crop(start)
+                raise
         return x + self.down(gelu(self.up(self.norm2(x))))

@@ -33,9 +33,9 @@ class Decoder(nn.Module):
     Raises
     ------
     ValueError
-        If a character is repeated or the widths do not fit; on a call, if there are more
-        tokens than positions or not one cache per layer; by :meth:`encode`, if a character
-        is unknown.
+        If a character is repeated or a size does not fit; on a call, if there are more
+        tokens than positions or the caches do not belong together; by :meth:`encode`, if a
+        character is unknown.
 
     References
     ----------
@@ -57,8 +57,11 @@ class Decoder(nn.Module):
         self, characters: str, *, d_model: int, layers: int, heads: int, kv_heads: int, context: int
     ) -> None:
         super().__init__()
-        if len(set(characters)) != len(characters):
+        if len(set(characters)) != len(characters) or not characters:
             raise ValueError("characters must all differ: a token is the place of its character")
+        for name, size in {"layers": layers, "context": context}.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
         self.characters, self.context = characters, context
         self.embedding = nn.Embedding(len(characters), d_model)
         self.position = nn.Embedding(context, d_model)
@@ -83,24 +86,43 @@ class Decoder(nn.Module):
         caches
             One per layer, from :meth:`new_caches`: `tokens` then follow those cached.
         causal
-            False lets every token see the future. Such a model cannot be decoded from;
-            chapter 6 uses it to show why.
+            False lets every token see the future. It takes no caches; chapter 6 shows why.
 
         Returns
         -------
         Tensor
             `(B, T, N)`, the logits: softmax makes them probabilities.
         """
-        if caches is not None and len(caches) != len(self.blocks):
-            raise ValueError(f"{len(self.blocks)} layers need as many caches, got {len(caches)}")
-        start = caches[0].length if caches else 0
+        if tokens.ndim != 2 or tokens.dtype.is_floating_point:
+            raise ValueError(
+                f"tokens must be integers (B, T), got {tokens.dtype} {tuple(tokens.shape)}"
+            )
+        start = self._length(caches, causal)
         stop = start + tokens.shape[-1]
         if stop > self.context:
             raise ValueError(f"{stop} tokens, but the model has {self.context} positions")
         x = self.embedding(tokens) + self.position.weight[start:stop]  # (B, T, d_model)
-        for n, block in enumerate(self.blocks):
-            x = block(x, causal=causal, cache=caches[n] if caches else None)
+        try:
+            for n, block in enumerate(self.blocks):
+                x = block(x, causal=causal, cache=caches[n] if caches else None)
+        except Exception:
+            for cache in caches or ():  # the first layers may have appended
+                cache.crop(start)
+            raise
         return self.norm(x) @ self.embedding.weight.mT
+
+    def _length(self, caches: Sequence[KVCache] | None, causal: bool) -> int:
+        """Return how many tokens the caches hold, after checking that they belong together."""
+        if caches is None:
+            return 0
+        if len(caches) != len(self.blocks):
+            raise ValueError(f"{len(self.blocks)} layers need as many caches, got {len(caches)}")
+        if not causal:
+            raise ValueError("causal=False cannot use caches: old keys change with each token")
+        lengths = [cache.length for cache in caches]
+        if len({id(cache) for cache in caches}) < len(caches) or len(set(lengths)) > 1:
+            raise ValueError(f"each layer needs its own cache, all of one length: got {lengths}")
+        return lengths[0]
 
     def new_caches(self, batch: int = 1, capacity: int | None = None) -> list[KVCache]:
         """Return one empty cache per layer, for `capacity` tokens (all positions unless given)."""
@@ -127,14 +149,22 @@ class Decoder(nn.Module):
         steps
             How many tokens to add; T + steps - 1 positions are needed.
         cached
-            Whether to keep keys and values. The tokens are the same, up to a tie between
-            two logits; without it each step reads everything again.
+            Whether to keep keys and values; without it each step reads everything again.
+            The logits agree to rounding, and so, but for near-ties, do the tokens.
 
         Returns
         -------
         Tensor
             `(B, T + steps)`.
         """
+        if tokens.ndim != 2 or tokens.shape[1] < 1:
+            raise ValueError(
+                f"a prompt must be (B, T) with T at least 1, got {tuple(tokens.shape)}"
+            )
+        if steps < 0:
+            raise ValueError(f"steps must be at least 0, got {steps}")
+        if (needed := tokens.shape[1] + steps - 1) > self.context:
+            raise ValueError(f"{needed} tokens to read, but the model has {self.context} positions")
         caches = self.new_caches(len(tokens)) if cached else None
         unread = tokens
         for _ in range(steps):
@@ -149,7 +179,7 @@ class Decoder(nn.Module):
         if unknown:
             raise ValueError(f"the model does not know {''.join(unknown)!r}")
         places = [self.characters.index(c) for c in text]
-        return torch.tensor([places], device=self.embedding.weight.device)
+        return torch.tensor([places], dtype=torch.long, device=self.embedding.weight.device)
 
     def decode(self, tokens: Tensor) -> str:
         """Return the text of one row of tokens, `(T,)`."""

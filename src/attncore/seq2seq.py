@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +37,7 @@ class Translator(nn.Module):
     Raises
     ------
     ValueError
-        If, later, a text is empty, has another character or is longer.
+        If there are no pairs; later, if a text is empty, has another character or is longer.
 
     References
     ----------
@@ -61,6 +62,8 @@ class Translator(nn.Module):
         heads: int = 4,
     ) -> None:
         super().__init__()
+        if not pairs or not all(source and target for source, target in pairs):
+            raise ValueError("pairs must be (source, target) texts, none of them empty")
         self.summary = summary
         letters = [sorted(set("".join(side))) for side in zip(*pairs, strict=True)]
         self.numbers = [{c: n + 1 for n, c in enumerate(side)} for side in letters]
@@ -95,8 +98,10 @@ class Translator(nn.Module):
 
     def tokens(self, texts: Sequence[str], side: int) -> tuple[Tensor, Tensor]:
         """Return texts of a side, 0 or 1, as rows of tokens `(B, T)`, and lengths `(B,)`."""
-        if not texts or "" in texts:
-            raise ValueError("a text is empty" if texts else "no text given")
+        if isinstance(texts, str) or not texts:
+            raise ValueError("texts must be a list of one text or more")
+        if "" in texts:
+            raise ValueError("a text is empty")
         lengths = torch.tensor([len(text) for text in texts])
         width = int(lengths.max())
         if width > self.longest:
@@ -166,8 +171,11 @@ def fit(
     """
     from tqdm import tqdm
 
-    optimizer = torch.optim.AdamW(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), rate, fused=True)
+    warm_up = max(1, steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda n: min((n + 1) / warm_up, (1 + math.cos(math.pi * n / steps)) / 2)
+    )
     generator = torch.Generator().manual_seed(0)
     losses = []
     for _ in tqdm(range(steps), file=sys.stdout):

@@ -11,6 +11,7 @@ _rng = np.random.default_rng(5)
 _X = _rng.normal(size=(5, 12))
 _HEADS = _rng.normal(size=(3, 5, 2))  # (H, T, E)
 _W_O = _rng.normal(size=(6, 7))
+_WIDER = _rng.normal(size=(2, 4, 3))
 _Q = _rng.normal(size=(6, 4, 5))  # H = 6
 _K, _V = _rng.normal(size=(2, 3, 7, 5))  # G = 3
 
@@ -24,6 +25,7 @@ EXERCISES = {
         solve=lambda: 2 * 32**2 + 2 * 32 * 16,
         mistakes=(
             (lambda: 4 * 32**2, "that is with 4 key and value heads; here there are 2"),
+            (lambda: 2 * 32**2 + 2 * 2 * 8, "each map to keys or values reads all 32 features"),
             (lambda: 2 * 32**2 + 32 * 16, "keys and values have a map each"),
             (lambda: 32**2 + 2 * 32 * 16, "the output map is missing"),
         ),
@@ -44,7 +46,7 @@ EXERCISES = {
     ),
     "5.3": Exercise(
         solve=lambda heads, W_O: np.concatenate(list(heads), axis=1) @ W_O,
-        cases=((_HEADS, _W_O), (_HEADS[:, :2], _W_O)),
+        cases=((_HEADS, _W_O), (_WIDER, _W_O)),
         mistakes=(
             (
                 lambda heads, W_O: heads.reshape(heads.shape[1], -1) @ W_O,
@@ -54,12 +56,17 @@ EXERCISES = {
                 lambda heads, W_O: np.concatenate(list(heads[::-1]), axis=1) @ W_O,
                 "the heads are in reverse order",
             ),
+            (
+                lambda heads, W_O: heads.transpose(1, 2, 0).reshape(heads.shape[1], -1) @ W_O,
+                "the features of the heads alternate; each head's should stay together",
+            ),
         ),
     ),
     "5.4": Exercise(
         solve=lambda: 3,
         mistakes=(
             (lambda: 5, "13 modulo 8 deals the heads out like cards; neighbours share one"),
+            (lambda: 3.25, "a head has a whole number: leave out the remainder"),
             (lambda: 4, "13 divided by 4 is 3 and a bit, and heads are counted from 0"),
             (lambda: 13, "there are only 8 key and value heads"),
         ),
