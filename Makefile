@@ -41,10 +41,11 @@ format: env ## put the code into the project's style
 bench: env ## time attention against its peers on this machine
 	@$(BIN)/python benchmarks/attention.py
 
-data: env ## make the data files again from their sources, and compare
+data: env ## check data files and outside models against their sources (downloads 180 MB)
 	@$(BIN)/python tools/make_data.py --check
 	@$(BIN)/python tools/make_maps.py --check
 	@$(BIN)/python tools/train_lm.py --score
+	@$(BIN)/python tools/glass_lm.py --check
 
 newest: ## make .venv with the newest dependencies instead of the pinned ones
 	@$(PYTHON) tools/make_env.py --newest

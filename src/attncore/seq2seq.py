@@ -149,7 +149,7 @@ def fit(
     *,
     steps: int,
     batch: int = 32,
-    rate: float = 5e-3,
+    rate: float = 1e-2,
 ) -> list[float]:
     """Train on pairs drawn at random, always in the same order; return the loss of each step.
 
