@@ -54,7 +54,6 @@ pins: ## install the newest dependencies and pin them in constraints.txt
 	@$(PYTHON) tools/make_env.py --pin
 
 screenshots: book ## photograph every page (needs Chromium) into _build/screenshots
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[screenshots]'
 	@$(BIN)/python tools/screenshots.py _build/screenshots
 
 clean: ## remove what was built, but not .venv

@@ -42,7 +42,8 @@ def write_page(folder, code):
 
 
 def run(folder, *command):
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    # No index: a small book must not fetch Python for the browser.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PIP_NO_INDEX": "1"}
     return subprocess.run(
         [sys.executable, *command], cwd=folder, capture_output=True, text=True, env=environment
     )
@@ -78,6 +79,8 @@ def test_a_book_without_faults_builds_and_is_then_up_to_date(small):
     assert "up to date" in second.stdout
     assert not list((small / "_build/html").rglob("*README*"))  # hidden folders are not built
     assert "colab.research" in html(small)  # the buttons survive our theme options
+    assert "THE BOOK GETS NO LIVE CELLS" in first.stderr  # said aloud, and no dead buttons
+    assert "live.mjs" not in html(small)
 
 
 def test_without_its_settings_the_hidden_folder_is_built_and_the_button_lost(small):

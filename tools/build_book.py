@@ -3,6 +3,9 @@
     python tools/build_book.py           build what changed
     python tools/build_book.py --force   forget all that was built and executed, and build
 
+Python for the browser, which the live cells need, is fetched once; without it the book is
+built with no Run buttons, and says so.
+
 Two things jupyter-book does not do are done here. Its execution cache knows the cells of a
 page but not the package they import: when src/ or the pinned versions change, the cache
 goes. And its second build after a failure can pass unnoticed: a build counts only when it
@@ -21,6 +24,8 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+import live_assets
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("src", "constraints.txt")
@@ -44,8 +49,10 @@ def fingerprint(root: Path, names: Iterable[str]) -> str:
 def build(root: Path, force: bool = False) -> int:
     """Build the book below `root`; return the exit status."""
     made, stamps = root / "_build", root / "_build" / "built-from.json"
+    live = get_live_parts(made / "live")
     now = {"code": CODE, "frame": FRAME, "pages": PAGES}
     now = {part: fingerprint(root, names) for part, names in now.items()}
+    now["frame"] += f" {live}"
     before = json.loads(stamps.read_text()) if stamps.exists() and not force else {}
     if before == now:
         print(f"The book is up to date: {made / 'html/index.html'}")
@@ -69,6 +76,17 @@ def build(root: Path, force: bool = False) -> int:
     print(f"Built in {time.monotonic() - started:.0f} s. Open {made / 'html/index.html'}")
     print("or run `make serve`.")
     return 0
+
+
+def get_live_parts(folder: Path) -> bool:
+    """Make the parts of live cells, if they can be had; tell whether they are there."""
+    try:
+        live_assets.make(folder)
+    except live_assets.AssetsMissing as problem:
+        shutil.rmtree(folder, ignore_errors=True)
+        print(f"\nWARNING: THE BOOK GETS NO LIVE CELLS. {problem}\n", file=sys.stderr)
+        return False
+    return True
 
 
 def jupyter_book(root: Path, options: list[str]) -> int:

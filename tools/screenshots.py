@@ -3,7 +3,7 @@
     python tools/screenshots.py OUT [PAGE ...]      PAGE such as book/index; all by default
     python tools/screenshots.py --fold OUT book/index#the-chapters        what a window shows
 
-Needs the extra `screenshots` and a Chromium on the PATH (Debian: apt-get install chromium).
+Needs Chromium on the PATH (Debian: apt-get install chromium).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from playwright.sync_api import sync_playwright
 from serve import ROOT, serving
 
 VIEWS = {
@@ -30,10 +31,6 @@ def main() -> None:
     parser.add_argument("pages", nargs="*", help="pages without .html; all by default")
     parser.add_argument("--fold", action="store_true", help="only what fits the window")
     options = parser.parse_args()
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        sys.exit("Playwright is missing: pip install -e '.[screenshots]'")
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     if browser_path is None:
         sys.exit("Chromium is missing: install it, on Debian with apt-get install chromium")

@@ -1,0 +1,91 @@
+// Live cells: gives every code cell of a page that Python in the browser can run a Run button.
+// Nothing is loaded, and nothing on the page changes, before the reader presses one.
+import { Cell } from "./cell.mjs";
+import { Kernel, Stopped } from "./kernel.mjs";
+import { labelTorchCells } from "./torch_label.mjs";
+
+const status = Object.assign(document.createElement("span"), { className: "live-status" });
+status.setAttribute("role", "status"); // read out politely when it changes
+const say = (text) => { status.textContent = text; };
+
+const cells = [];
+for (const node of document.querySelectorAll("div.cell:not(.tag_needs-torch)")) {
+  if (node.querySelector(".cell_input div.highlight pre")) {
+    cells.push(new Cell(node, cells.length + 1, { run, stop }));
+  }
+}
+labelTorchCells();
+
+const kernel = new Kernel({ onProgress: say });
+let running = null; // the cell whose Run was pressed
+let waiting = false; // a knob moved meanwhile: run that cell once more
+
+async function run(target, { quiet = false } = {}) {
+  if (running) {
+    waiting = target === running && quiet;
+    return;
+  }
+  running = target;
+  const started = performance.now();
+  target.showStatus(status, { busy: true });
+  try {
+    if (!kernel.started) {
+      for (const cell of cells) cell.ranAs = null;
+      say("Loading Python into this page…");
+    }
+    const todo = neededBy(target);
+    await kernel.start(todo.map((cell) => cell.code));
+    for (const cell of cells) await cell.makeEditable();
+    for (const cell of todo) {
+      if (cell !== target && cell.ranAs === cell.code) continue;
+      const ok = await runOne(cell);
+      if (!ok && cell !== target) {
+        say(`Cell ${cell.number} above failed, so cell ${target.number} was not run.`);
+        return;
+      }
+      if (cell === target) {
+        const seconds = ((performance.now() - started) / 1000).toFixed(1);
+        say(ok ? `Cell ${cell.number} done in ${seconds} s.` : `Cell ${cell.number} raised an error.`);
+      }
+    }
+    kernel.prefetch(cells.map((cell) => cell.code));
+  } catch (problem) {
+    if (problem instanceof Stopped) {
+      say("Stopped. Python starts anew with the next Run, which runs the cells above again.");
+    } else {
+      kernel.stop();
+      say(`Python could not start: ${problem.message}`);
+    }
+  } finally {
+    target.showStatus(status, { busy: false });
+    running = null;
+    if (waiting) {
+      waiting = false;
+      run(target, { quiet: true });
+    }
+  }
+}
+
+// A cell needs all cells above it, except those inside exercises and solutions.
+function neededBy(target) {
+  const above = cells.slice(0, cells.indexOf(target));
+  return [...above.filter((cell) => !cell.inBox), target];
+}
+
+async function runOne(cell) {
+  say(`Running cell ${cell.number}…`);
+  const code = cell.code;
+  const output = cell.newOutput();
+  try {
+    const ok = await kernel.run(code, cell.number, output);
+    cell.ranAs = ok ? code : null;
+    return ok;
+  } finally {
+    output.end();
+    for (const later of cells.slice(cells.indexOf(cell) + 1)) later.ranAs = null;
+  }
+}
+
+function stop() {
+  kernel.stop();
+}

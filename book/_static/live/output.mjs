@@ -1,0 +1,76 @@
+// What a running cell shows, in the elements and classes of the book's own outputs.
+const MOST = 200_000; // characters kept of one cell
+
+export class Output {
+  #box;
+  #options;
+  #size = 0;
+  #text = null; // the <pre> that text of the same kind goes on in
+  #kind = "";
+  #figures = 0;
+  #fresh = true; // the old output stays until there is something new: nothing jumps
+
+  constructor(box, options) {
+    this.#box = box;
+    this.#options = options;
+  }
+
+  // One message of the worker: stream, text, error, html or figure.
+  add(message) {
+    if (message.type === "stream") this.#write(message.text, message.name);
+    else if (message.type === "text") this.#write(`${message.text}\n`, "text_plain", { apart: true });
+    else if (message.type === "error") this.#write(message.text, "traceback", { apart: true });
+    else if (message.type === "html") this.#html(message.html);
+    else if (message.type === "figure") this.#figure(message);
+  }
+
+  // The cell has ended, or was stopped: what it did not replace goes.
+  end() {
+    if (this.#fresh) this.#box.replaceChildren();
+    this.#fresh = false;
+    this.#options.onEnd();
+  }
+
+  #append(node) {
+    if (this.#fresh) this.#box.replaceChildren();
+    this.#fresh = false;
+    this.#box.append(node);
+    return node;
+  }
+
+  #write(text, kind, { apart = false } = {}) {
+    if (this.#size > MOST) return;
+    this.#size += text.length;
+    if (this.#size > MOST) text = `${text.slice(0, 1000)}\n… the rest of the output is cut\n`;
+    if (apart || !this.#text || this.#kind !== kind) {
+      const block = document.createElement("div");
+      block.className = `output ${kind} highlight-myst-ansi notranslate`;
+      const inner = block.appendChild(document.createElement("div"));
+      inner.className = "highlight";
+      this.#text = inner.appendChild(document.createElement("pre"));
+      this.#append(block);
+      this.#kind = apart ? "" : kind;
+    }
+    this.#text.append(text);
+  }
+
+  #html(html) {
+    const block = this.#append(document.createElement("div"));
+    block.className = "output text_html";
+    block.innerHTML = html;
+    this.#text = null;
+    globalThis.MathJax?.typesetPromise?.([block]);
+  }
+
+  #figure({ bytes, width, alt }) {
+    const image = document.createElement("img");
+    image.className = "live-figure";
+    image.alt = this.#options.alt(this.#figures++) ?? alt;
+    image.width = width;
+    const address = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+    image.onload = () => URL.revokeObjectURL(address);
+    image.src = address;
+    this.#append(image);
+    this.#text = null;
+  }
+}

@@ -1,0 +1,119 @@
+// Runs Python. Messages in: boot, run, prefetch. Out: progress, ready, failed, done, and what a
+// cell writes (stream, text, html, error, figure).
+import { bytesOf, guard, importChecked, indexURL, readJSON } from "./assets.mjs";
+
+const CORE = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"];
+const HELPERS = ["live_cells.py", "live_figures.py"];
+const quiet = { messageCallback: () => {}, errorCallback: (text) => postMessage({ type: "progress", text }) };
+let python, lock, runCell;
+let expected = 0;
+let arrived = 0;
+
+async function boot(imports) {
+  await guard((bytes) => {
+    arrived += bytes;
+    if (expected) report();
+  });
+  const sources = Promise.all(HELPERS.map(readText));
+  lock = await readJSON("pyodide-lock.json");
+  const wanted = withDependencies(packagesOf(imports));
+  expected = bytesOf([...CORE, ...wanted.map((name) => lock.packages[name].file_name)]);
+  const [{ loadPyodide }] = await Promise.all(["pyodide.mjs", "pyodide.asm.mjs"].map(importChecked));
+  python = await loadPyodide({
+    indexURL,
+    packages: packagesOf(imports),
+    env: { HOME: "/home/pyodide", MPLBACKEND: "module://live_figures" },
+  });
+  python.setStdout({ write: writer("stream") });
+  python.setStderr({ write: writer("stderr") });
+  python.setStdin({ error: true });
+  (await sources).forEach((source, n) => python.FS.writeFile(`/home/pyodide/${HELPERS[n]}`, source));
+  runCell = python.pyimport("live_cells").run;
+  expected = 0;
+  postMessage({ type: "ready" });
+}
+
+// Only into the browser's cache: unpacking would keep the next Run waiting.
+async function prefetch(imports) {
+  for (const name of withDependencies(packagesOf(imports))) {
+    if (!python.loadedPackages[name]) await fetch(indexURL + lock.packages[name].file_name);
+  }
+}
+
+async function readText(name) {
+  return (await fetch(new URL(name, import.meta.url))).text();
+}
+
+function report() {
+  const [done, all] = [arrived, expected].map((bytes) => (bytes / 1e6).toFixed(1));
+  const text = arrived < expected ? `Loading Python: ${done} of ${all} MB` : "Starting Python…";
+  postMessage({ type: "progress", text });
+}
+
+const packagesOf = (imports) =>
+  Object.values(lock.packages)
+    .filter((found) => found.imports.some((name) => imports.includes(name)))
+    .map((found) => found.name.toLowerCase());
+
+function withDependencies(names, found = new Set()) {
+  for (const name of names) {
+    if (found.has(name)) continue;
+    found.add(name);
+    withDependencies(lock.packages[name].depends, found);
+  }
+  return [...found];
+}
+
+// What a cell writes goes out at most ten times a second: a loop that prints cannot drown the page.
+let text = "";
+let kind = "stream";
+let sent = 0;
+function flush() {
+  if (text) postMessage({ type: "stream", name: kind, text });
+  text = "";
+  sent = performance.now();
+}
+let written = 0;
+function writer(name) {
+  const decoder = new TextDecoder();
+  return (bytes) => {
+    if (name !== kind) flush();
+    kind = name;
+    written += bytes.length;
+    if (written < 400_000) text += decoder.decode(bytes, { stream: true });
+    if (text.length > 16_000 || performance.now() - sent > 100) flush();
+    return bytes.length;
+  };
+}
+
+// live_cells.py sends results through here.
+globalThis.send = (type, content) => {
+  flush();
+  postMessage({ type, ...content });
+};
+
+async function run({ code, number, imports }) {
+  written = 0;
+  sent = performance.now();
+  let ok = false;
+  try {
+    const missing = packagesOf(imports).filter((name) => !python.loadedPackages[name]);
+    if (missing.length) await python.loadPackage(missing, quiet);
+    ok = await runCell(code, number);
+  } catch (problem) {
+    flush();
+    postMessage({ type: "error", text: String(problem.message ?? problem) });
+  }
+  flush();
+  postMessage({ type: "done", ok });
+}
+
+onmessage = ({ data }) => {
+  if (data.type === "boot") {
+    boot(data.imports).catch((problem) => postMessage({ type: "failed", text: problem.message }));
+  } else if (data.type === "run") {
+    run(data);
+  } else {
+    prefetch(data.imports).catch(() => {}); // Run will tell
+  }
+};

@@ -1,0 +1,80 @@
+"""A real Chromium on the built book, with every other host out of reach."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+HTML = Path(__file__).resolve().parent.parent / "_build" / "html"
+DONE = """([number, text]) => {
+  const said = document.querySelector('.live-status')?.textContent ?? '';
+  return said.startsWith(`Cell ${number} ${text}`) && !document.querySelector('.live-running');
+}"""
+
+
+@contextmanager
+def chromium(**options):
+    """Yield a function that opens pages; each has a cache of its own."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        raise RuntimeError("Chromium is missing: the live cells cannot be tested without it")
+    if not (HTML / "_static/live/pyodide/pyodide-lock.json").exists():
+        raise RuntimeError("the built book has no live cells: see the warning of `make book`")
+    sandbox = [] if os.geteuid() else ["--no-sandbox"]
+    rules = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program, args=[*sandbox, rules, "--disable-background-networking"]
+        )
+
+        def open_page(address, **settings):
+            page = browser.new_context(**{**options, **settings}).new_page()
+            page.goto(address, wait_until="load")
+            page.wait_for_selector(".live-button")
+            return LivePage(page)
+
+        yield open_page
+        browser.close()
+
+
+class LivePage:
+    """A page with live cells, numbered from 1 as their buttons are."""
+
+    def __init__(self, page):
+        self.page = page
+        self.count = page.locator(".live-button[aria-label^='Run']").count()
+
+    def button(self, word, number):
+        return self.page.locator(f".live-button[aria-label='{word} code cell {number}']")
+
+    def cell(self, number):
+        return self.page.locator("div.cell", has=self.button("Run", number))
+
+    def output(self, number):
+        """Return a cell's output: text as it stands, and how many figures."""
+        return self.cell(number).evaluate(
+            """cell => [[...cell.querySelectorAll('.cell_output pre')].map(p => p.textContent)
+                .join('').trimEnd(), cell.querySelectorAll('.cell_output img').length]"""
+        )
+
+    def press(self, word, number):
+        self.button(word, number).evaluate("button => button.click()")  # folded ones too
+
+    def run(self, number, until="done"):
+        """Run a cell, wait for what the status line must say, and return its output."""
+        self.page.evaluate("document.querySelector('.live-status')?.replaceChildren()")
+        self.press("Run", number)
+        self.page.wait_for_function(DONE, arg=[number, until], timeout=90_000)
+        return self.output(number)
+
+    def wait_for(self, text, seconds=90):
+        self.page.wait_for_function(
+            "text => document.querySelector('.live-status')?.textContent.includes(text)",
+            arg=text,
+            timeout=1000 * seconds,
+        )
+
+    def edit(self, number, code):
+        self.cell(number).locator("textarea").fill(code)

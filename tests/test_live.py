@@ -1,0 +1,193 @@
+"""Live cells do what a reader may ask of them, and say so when they cannot."""
+
+import shutil
+
+import pytest
+from browser import HTML, chromium
+from serve import serving
+
+PAGE = "book/ch02_scaled_dot_product.html"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Serve a copy of the book, which tests may damage, below a sub-path."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copytree(HTML, folder / "project", copy_function=shutil.copy2)
+    with serving(folder) as address:
+        yield folder / "project", f"{address}/project/"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def live(browser, site):
+    opened = browser(site[1] + PAGE)
+    yield opened
+    opened.page.close()
+
+
+def test_an_edited_cell_runs_and_resets(live):
+    shown = live.output(1)
+    assert live.run(1) == shown
+    live.edit(1, "x = 6 / 2\nfor i in range(2):\n    print(i, x)\nx + 1")
+
+    assert live.run(1) == ["0 3.0\n1 3.0\n4.0", 0]
+    live.press("Reset", 1)
+    assert live.output(1) == shown
+    assert "print(i, x)" not in live.cell(1).locator("textarea").input_value()
+
+
+def test_cells_above_run_first_and_again_when_edited(live):
+    live.run(3)
+    live.edit(1, live.cell(1).locator("textarea").input_value() + "\nprint('edited')")
+    live.run(3)
+
+    assert live.output(1)[0].endswith("edited")
+
+
+def test_an_error_is_short_and_the_next_cell_says_why_it_was_not_run(live):
+    live.run(1)
+    live.edit(1, "def divide(x):\n    return x / 0\n\ndivide(1)")
+    text, _ = live.run(1, until="raised an error")
+    live.press("Run", 2)
+    live.wait_for("Cell 1 above failed, so cell 2 was not run.")
+
+    assert text.startswith("Traceback (most recent call last):")
+    assert text.endswith("ZeroDivisionError: division by zero")
+    assert "return x / 0" in text
+    assert "pyodide" not in text
+
+
+@pytest.mark.parametrize("loop", ["while True: pass", "while True: print('x' * 99)"])
+def test_an_endless_loop_is_stopped_and_the_cell_runs_again(live, loop):
+    shown = live.output(1)
+    live.run(1)
+    live.edit(1, loop)
+    live.press("Run", 1)
+    live.page.wait_for_timeout(1000)
+    live.press("Stop", 1)
+    live.wait_for("Stopped.", seconds=5)
+    live.press("Reset", 1)
+
+    assert live.run(1) == shown
+
+
+def test_stop_while_python_is_loading(live):
+    shown = live.output(1)
+    live.press("Run", 1)
+    live.press("Stop", 1)
+    live.wait_for("Stopped.", seconds=5)
+
+    assert live.run(1) == shown
+
+
+def test_by_keyboard_alone(live):
+    live.run(1)
+    live.cell(1).locator("textarea").focus()
+    live.page.keyboard.press("Control+A")
+    live.page.keyboard.type("for i in [1]:\nprint(i / 2)")  # the theme's "/" searches
+    live.page.evaluate("document.querySelector('.live-status').replaceChildren()")
+    live.page.keyboard.press("Shift+Enter")
+    live.page.wait_for_function(
+        "document.querySelector('.live-status').textContent.includes('done')"
+    )
+    live.page.keyboard.press("Tab")
+
+    assert live.output(1) == ["0.5", 0]
+    assert (
+        live.page.evaluate("document.activeElement.getAttribute('aria-label')") == "Run code cell 1"
+    )
+
+
+def test_nothing_is_loaded_before_run_and_nothing_from_elsewhere(browser, site):
+    opened = browser(site[1] + PAGE)
+    asked = opened.page.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
+    requests = []
+    opened.page.context.on("request", lambda request: requests.append(request.url))
+    opened.run(1)
+
+    assert not [name for name in asked if "pyodide" in name or "worker" in name]
+    assert any("pyodide.asm.wasm" in url for url in requests)
+    assert [url for url in requests if not url.startswith((site[1], "blob:", "data:"))] == []
+
+
+CHECKED = (
+    "pyodide.mjs",
+    "pyodide.asm.mjs",
+    "pyodide.asm.wasm",
+    "python_stdlib.zip",
+    "numpy-*.whl",
+    "attncore-*.whl",
+)
+OURS = ("pyodide-lock.json", "manifest.json", "../live_cells.py")
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [("missing", name) for name in CHECKED + OURS] + [("corrupt", name) for name in CHECKED],
+)
+def test_a_bad_asset_is_told_within_five_seconds(browser, site, fault, name):
+    path = next((site[0] / "_static/live/pyodide").glob(name)).resolve()
+    content = path.read_bytes()
+    opened = browser(site[1] + PAGE)
+    try:
+        if fault == "missing":
+            path.unlink()
+        else:
+            path.write_bytes(content[:-100] + bytes(100))
+        opened.press("Run", 1)
+        opened.wait_for("Python could not start: ", seconds=5)
+        said = opened.page.locator(".live-status").inner_text()
+    finally:
+        path.write_bytes(content)
+        opened.page.close()
+
+    assert path.name in said
+    assert ("HTTP 404" if fault == "missing" else "not the file this book was built with") in said
+
+
+def test_two_pages_run_beside_each_other(browser, site):
+    pages = [browser(site[1] + PAGE), browser(site[1] + "book/ch01_kernel_regression.html")]
+    shown = [page.output(1) for page in pages]
+    for page in pages:
+        page.press("Run", 1)
+    for page in pages:
+        page.wait_for("Cell 1 done")
+
+    assert [page.output(1) for page in pages] == shown
+
+
+def test_a_phone_does_not_scroll_sideways(browser, site):
+    opened = browser(site[1] + PAGE, viewport={"width": 390, "height": 844})
+    opened.run(2)
+
+    assert opened.page.evaluate(
+        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    )
+
+
+def test_a_torch_cell_says_where_it_can_be_run(live):
+    bar = live.page.locator(".tag_needs-torch .live-torch").first
+
+    assert "needs torch" in bar.inner_text()
+    links = bar.locator("a").evaluate_all("links => links.map(a => a.href)")
+    assert links[0].startswith("https://colab.research.google.com/")
+    assert links[1].endswith("ch02_scaled_dot_product.ipynb")
+    assert live.page.locator(".tag_needs-torch .live-button").count() == 0
+
+
+def test_without_javascript_the_page_reads_as_before(browser, site):
+    page = (
+        browser(site[1] + PAGE)
+        .page.context.browser.new_context(java_script_enabled=False)
+        .new_page()
+    )
+    page.goto(site[1] + PAGE)
+
+    assert page.locator(".live-button").count() == 0
+    assert page.locator(".cell_output pre").first.is_visible()

@@ -1,0 +1,257 @@
+"""The live cells' Python: checked before use, slimmer, and as its lock says. No network."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import live_assets
+import pytest
+import slim_wheels
+
+ROOT = Path(__file__).resolve().parent.parent
+METADATA = b"Metadata-Version: 2.4\nName: toy\nVersion: 1\nLicense-Expression: MIT\n"
+TOY = {
+    "toy/__init__.py": b"x = 1\n",
+    "toy/tests/test_x.py": b"assert True\n",
+    "toy/tests/LICENSE": b"MIT\n",
+    "toy/x.pyi": b"x: int\n",
+    "toy-1.dist-info/METADATA": METADATA,
+    "toy-1.dist-info/RECORD": b"".join(
+        b"%s,sha256=a,1\n" % name
+        for name in (b"toy/__init__.py", b"toy/tests/test_x.py", b"toy/tests/LICENSE", b"toy/x.pyi")
+    )
+    + b"toy-1.dist-info/METADATA,,\ntoy-1.dist-info/RECORD,,\n",
+}
+DROP = ["*.pyi", "toy/tests/*"]
+
+
+def sha256(raw):
+    return hashlib.sha256(raw).hexdigest()
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """Return a folder with a small runtime and a wheel, which are pinned instead of Pyodide."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    core = slim_wheels.pack({"os.py": b"1\n", "smtplib.py": b"2\n"})
+    wheel = slim_wheels.pack(TOY)
+    (folder / "python_stdlib.zip").write_bytes(core)
+    (folder / "toy-1-py3-none-any.whl").write_bytes(wheel)
+    package = {"name": "toy", "version": "1", "sha256": sha256(wheel), "depends": []}
+    package["file_name"] = "toy-1-py3-none-any.whl"
+    stdlib = {"file": "python_stdlib.zip", "name": "stdlib", "version": "3"}
+    stdlib |= {"licence": "PSF-2.0", "source": "https://example.org", "sha256": sha256(core)}
+    pins = {
+        "carrier": "carrier==1",
+        "core": [stdlib],
+        "drop": {"toy": DROP, "python_stdlib.zip": ["smtplib.py"]},
+        "lock": {"info": {}, "packages": {"toy": package}},
+    }
+    monkeypatch.setattr(live_assets, "PINS", pins)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
+    return folder
+
+
+def notes(out):
+    return {entry["file"]: entry for entry in json.loads((out / "LICENSES.json").read_text())}
+
+
+def stamps(out):
+    return {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+
+
+def test_slimming_drops_what_is_listed_and_no_licence():
+    files = slim_wheels.unpack(slim_wheels.slim(slim_wheels.pack(TOY), DROP))
+    record = files.pop("toy-1.dist-info/RECORD").decode()
+
+    assert files.keys() == TOY.keys() - {
+        "toy/tests/test_x.py",
+        "toy/x.pyi",
+        "toy-1.dist-info/RECORD",
+    }
+    assert all(files[name] == TOY[name] for name in files)
+    assert [row.split(",")[0] for row in record.splitlines()] == [
+        "toy/__init__.py",
+        "toy/tests/LICENSE",
+        "toy-1.dist-info/METADATA",
+        "toy-1.dist-info/RECORD",
+    ]
+
+
+def test_the_same_files_give_the_same_bytes():
+    backwards = dict(reversed(TOY.items()))
+
+    assert slim_wheels.pack(TOY) == slim_wheels.pack(backwards)
+    assert slim_wheels.slim(slim_wheels.pack(TOY), DROP) == slim_wheels.slim(
+        slim_wheels.slim(slim_wheels.pack(backwards), DROP), DROP
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("License-Expression: MIT\nLicense: long", "MIT"),
+        ("License: X\nClassifier: License :: OSI Approved :: BSD License", "BSD License"),
+        ("License: MIT", "MIT"),
+        ("Name: toy", "not named"),
+    ],
+)
+def test_a_licence_is_read_from_the_metadata(fields, expected):
+    wheel = slim_wheels.pack({"toy-1.dist-info/METADATA": f"{fields}\n\nText.".encode()})
+
+    assert slim_wheels.licence(wheel) == expected
+
+
+def test_attncores_wheel_has_the_code_and_the_small_data():
+    version, wheel = slim_wheels.own_wheel(ROOT)
+    files = slim_wheels.unpack(wheel)
+    info = f"attncore-{version}.dist-info"
+    inside = {path.relative_to(ROOT / "src").as_posix() for path in ROOT.glob("src/**/*.py")}
+
+    assert inside | {"attncore/data/motorcycle.csv", "attncore/data/attention_maps.npz"} <= set(
+        files
+    )
+    assert not set(slim_wheels.TOO_BIG) & set(files)
+    assert not any("__pycache__" in name for name in files)
+    assert len(wheel) < 300_000
+    assert b"Requires-Dist: numpy" in files[f"{info}/METADATA"]
+    rows = [line.split(",") for line in files[f"{info}/RECORD"].decode().splitlines()]
+    assert {row[0] for row in rows} == set(files)
+    for name, digest, size in rows:
+        if name != f"{info}/RECORD":
+            assert (digest, int(size)) == (slim_wheels.fingerprint(files[name]), len(files[name]))
+
+
+def test_attncores_wheel_can_be_imported(tmp_path):
+    path = tmp_path / "attncore.zip"
+    path.write_bytes(slim_wheels.own_wheel(ROOT)[1])
+    code = (
+        f"import sys; sys.path.insert(0, {str(path)!r}); import attncore; print(attncore.__file__);"
+        "from attncore import data; data.motorcycle(); data.attention_maps('e5_bi')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert str(path) in done.stdout
+
+
+def test_the_lock_and_the_notes_name_what_is_there(source, tmp_path):
+    out = tmp_path / "live"
+    live_assets.make(out, source)
+    packages = json.loads((out / "pyodide-lock.json").read_text())["packages"]
+    pieces = notes(out)
+
+    assert packages.keys() == {"toy", "attncore"}
+    assert packages["attncore"]["depends"] == ["numpy"]
+    for package in packages.values():
+        assert sha256((out / package["file_name"]).read_bytes()) == package["sha256"]
+    for file, entry in pieces.items():
+        assert sha256((out / file).read_bytes()) == entry["sha256"]
+    assert {path.name for path in out.iterdir()} == {*pieces, "pyodide-lock.json", "LICENSES.json"}
+    assert pieces["toy-1-py3-none-any.whl"]["licence"] == "MIT"
+    assert pieces["toy-1-py3-none-any.whl"]["dropped"] == DROP
+    with zipfile.ZipFile(out / "python_stdlib.zip") as stdlib:
+        assert stdlib.namelist() == ["os.py"]
+    assert "toy" in live_assets.PINS["lock"]["packages"]
+    assert "attncore" not in live_assets.PINS["lock"]["packages"]
+
+
+def test_the_book_lists_every_part_with_its_version_and_licence():
+    page = (ROOT / "book/live_cells.md").read_text("utf-8")
+    rows = [row.casefold() for row in page.splitlines() if row.startswith("|")]
+    for entry in json.loads((ROOT / "_build/live/LICENSES.json").read_text("utf-8")):
+        name = entry["name"].split()[0].casefold()
+        family = entry["licence"].split()[0].split("-")[0].casefold()
+        row = next(row for row in rows if row.startswith((f"| {name}", f"| [{name}")))
+
+        assert entry["version"] in row
+        assert family in row
+
+
+def test_a_second_run_rewrites_only_what_changed(source, tmp_path, monkeypatch):
+    out = tmp_path / "live"
+    live_assets.make(out, source)
+    before = stamps(out)
+    live_assets.make(out)
+    assert stamps(out) == before
+
+    (out / "toy-1-py3-none-any.whl").write_bytes(b"half a file")
+    live_assets.make(out)  # from the cache
+    assert slim_wheels.licence((out / "toy-1-py3-none-any.whl").read_bytes()) == "MIT"
+    assert stamps(out)["python_stdlib.zip"] == before["python_stdlib.zip"]
+
+    wheel = slim_wheels.pack({"attncore-9.dist-info/METADATA": METADATA})
+    monkeypatch.setattr(slim_wheels, "own_wheel", lambda _: ("9", wheel))
+    live_assets.make(out)
+    assert [path.name for path in out.glob("attncore-*")] == ["attncore-9-py3-none-any.whl"]
+    assert stamps(out)["python_stdlib.zip"] == before["python_stdlib.zip"]
+
+    monkeypatch.setitem(live_assets.PINS["core"][0], "licence", "0BSD")
+    live_assets.make(out)
+    assert notes(out)["python_stdlib.zip"]["licence"] == "0BSD"
+
+    monkeypatch.setitem(live_assets.PINS["drop"], "toy", [])
+    live_assets.make(out)
+    assert (out / "toy-1-py3-none-any.whl").read_bytes() == slim_wheels.pack(TOY)
+    assert not notes(out)["toy-1-py3-none-any.whl"]["slimmed"]
+
+
+def test_another_file_than_the_pinned_one_is_refused(source, tmp_path):
+    wheel = source / "toy-1-py3-none-any.whl"
+    wheel.write_bytes(wheel.read_bytes() + b"!")
+
+    with pytest.raises(live_assets.AssetsMissing, match=r"another toy-1\S+ than"):
+        live_assets.make(tmp_path / "live", source)
+    assert not (tmp_path / "live" / wheel.name).exists()
+    wheel.unlink()
+    with pytest.raises(live_assets.AssetsMissing, match=r"lacks toy-1\S+"):
+        live_assets.make(tmp_path / "live", source)
+
+
+def pip(carried, code=0):
+    """Return a stand-in for subprocess.run that downloads a wheel with `carried` in it."""
+
+    def run(command, **_):
+        if code == 0:
+            folder = Path(command[command.index("-d") + 1])
+            (folder / "carrier-1-py3-none-any.whl").write_bytes(slim_wheels.pack(carried))
+        return subprocess.CompletedProcess(command, code)
+
+    return run
+
+
+def test_the_carrier_is_opened_and_not_believed(source, tmp_path, monkeypatch):
+    files = {f"carrier/pyodide/{path.name}": path.read_bytes() for path in source.iterdir()}
+    monkeypatch.setattr(subprocess, "run", pip({**files, "carrier/pyodide/more.whl": b""}))
+    live_assets.make(tmp_path / "good" / "live")
+    assert not (tmp_path / "good" / "live" / "more.whl").exists()
+
+    for content, match in (
+        ({**files, "carrier/pyodide/python_stdlib.zip": b"PK"}, "another python_stdlib.zip than"),
+        ({"carrier/readme": b""}, "carrier==1 lacks python_stdlib.zip"),
+    ):
+        monkeypatch.setattr(subprocess, "run", pip(content))
+        with pytest.raises(live_assets.AssetsMissing, match=match):
+            live_assets.make(tmp_path / "bad" / "live")
+
+
+@pytest.mark.usefixtures("source")
+def test_without_network_the_reader_is_told_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", pip({}, code=1))
+
+    with pytest.raises(live_assets.AssetsMissing, match=r"could not download carrier==1 .*--from"):
+        live_assets.make(tmp_path / "live")
+
+
+def test_the_pins_fit_together():
+    pins = json.loads((ROOT / "tools/live_assets.json").read_text())
+    packages = pins["lock"]["packages"]
+    pinned = [*pins["core"], *packages.values()]
+
+    assert all(len(bytes.fromhex(entry["sha256"])) == 32 for entry in pinned)
+    assert all(set(package["depends"]) <= packages.keys() for package in packages.values())
+    assert pins["drop"].keys() <= packages.keys() | {entry["file"] for entry in pins["core"]}

@@ -1,0 +1,240 @@
+"""Put Python for the browser where the site serves it: Pyodide, NumPy, Matplotlib, attncore.
+
+    python tools/live_assets.py [OUT] [--from FOLDER]     OUT is _build/live by default
+
+NumPy and Matplotlib publish no wheels for the browser, but the PyPI wheel of open-webui
+carries those of the Pyodide project. It is a carrier, not an authority: only files with the
+SHA-256 that the official npm package pyodide lists are taken out of it, and nothing of it is
+run. They are kept in OUT/../live-cache; any FOLDER that holds them will do as well.
+
+The large ones then lose what no page needs. Which files stand in live_assets.json, and
+OUT/LICENSES.json says it of each piece.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import slim_wheels
+
+ROOT = Path(__file__).resolve().parent.parent
+PINS = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
+
+
+class AssetsMissing(Exception):  # noqa: N818 (it reads better where it is caught)
+    """The files cannot be had, or are not the pinned ones."""
+
+
+class Piece(NamedTuple):
+    """A file to ship: what it is, how its official form is known, what to leave out of it."""
+
+    file: str
+    name: str
+    version: str
+    licence: str  # empty: as its metadata says
+    source: str
+    sha256: str
+    drop: list[str]
+
+
+def make(out: Path, source: Path | None = None) -> None:
+    """Fill `out`, rewriting only what changed; raise AssetsMissing if that is impossible."""
+    out.mkdir(parents=True, exist_ok=True)
+    before, entries = notes(out), {}
+    stale = [piece for piece in pieces() if not is_fresh(out, piece, before.get(piece.file, {}))]
+    official = fetch({piece.file: piece.sha256 for piece in stale}, out, source)
+    for piece in pieces():
+        if piece in stale:
+            raw = official[piece.file]
+            shipped = slim_wheels.slim(raw, piece.drop) if piece.drop else raw
+            write(out / piece.file, shipped)
+            known = {
+                "licence": piece.licence or slim_wheels.licence(raw),
+                "sha256": sha256(shipped),
+            }
+        else:
+            known = before[piece.file]
+        entries[piece.file] = note(piece, piece.licence or known["licence"], known["sha256"])
+    lock = copy.deepcopy(PINS["lock"])
+    for package in lock["packages"].values():
+        package["sha256"] = entries[package["file_name"]]["sha256"]
+    lock["packages"]["attncore"] = own = put_attncore(out)
+    entries[own["file_name"]] = {
+        "file": own["file_name"],
+        "name": "attncore",
+        "version": own["version"],
+        "licence": slim_wheels.licence((out / own["file_name"]).read_bytes()),
+        "slimmed": True,
+        "dropped": list(slim_wheels.TOO_BIG),
+        "sha256": own["sha256"],
+    }
+    write(out / "pyodide-lock.json", json.dumps(lock).encode())
+    write(out / "LICENSES.json", (json.dumps([*entries.values()], indent=1) + "\n").encode())
+    for file in before.keys() - entries.keys():  # shipped by an earlier run
+        (out / file).unlink(missing_ok=True)
+
+
+def pieces() -> list[Piece]:
+    """Return what is pinned."""
+    drop = PINS["drop"]
+    core = [Piece(**entry, drop=drop.get(entry["file"], [])) for entry in PINS["core"]]
+    packages = [
+        Piece(
+            file=package["file_name"],
+            name=package["name"],
+            version=package["version"],
+            licence="",
+            source=f"PyPI: {key} {package['version']}",
+            sha256=package["sha256"],
+            drop=drop.get(key, []),
+        )
+        for key, package in PINS["lock"]["packages"].items()
+    ]
+    return core + packages
+
+
+def notes(out: Path) -> dict[str, dict[str, Any]]:
+    """Return what an earlier run noted about each file it shipped."""
+    try:
+        return {entry["file"]: entry for entry in json.loads((out / "LICENSES.json").read_bytes())}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def note(piece: Piece, licence: str, shipped: str) -> dict[str, Any]:
+    """Return what LICENSES.json says of a piece, `shipped` being the hash of its file."""
+    return {
+        "file": piece.file,
+        "name": piece.name,
+        "version": piece.version,
+        "licence": licence,
+        "source": piece.source,
+        "slimmed": bool(piece.drop),
+        "dropped": piece.drop,
+        "official_sha256": piece.sha256,
+        "recipe_sha256": recipe() if piece.drop else None,
+        "sha256": shipped,
+    }
+
+
+def is_fresh(out: Path, piece: Piece, entry: dict[str, Any]) -> bool:
+    """Tell whether `out` holds what would be made from the piece now."""
+    path = out / piece.file
+    return (
+        path.exists()
+        and entry.get("official_sha256") == piece.sha256
+        and entry.get("dropped") == piece.drop
+        and entry.get("recipe_sha256") == (recipe() if piece.drop else None)
+        and entry.get("sha256") == sha256(path.read_bytes())
+    )
+
+
+def recipe() -> str:
+    """Return a fingerprint of the code that slims."""
+    return sha256(Path(slim_wheels.__file__).read_bytes())
+
+
+def fetch(wanted: dict[str, str], out: Path, source: Path | None) -> dict[str, bytes]:
+    """Return the official files, given their names and hashes, and keep copies of them."""
+    cache = out.resolve().parent / "live-cache"
+    cache.mkdir(exist_ok=True)
+    found = {}
+    for file, expected in wanted.items():
+        for path in (out / file, cache / file):
+            if path.exists() and sha256(raw := path.read_bytes()) == expected:
+                found[file] = raw
+                break
+    missing = [file for file in wanted if file not in found]
+    if missing:
+        found |= from_folder(missing, source) if source else from_carrier(missing)
+    for file, raw in found.items():
+        if sha256(raw) != wanted[file]:
+            place = source or PINS["carrier"]
+            raise AssetsMissing(f"{place} holds another {file} than the official one.")
+        write(cache / file, raw)  # what is shipped under this name may be slimmer
+    return found
+
+
+def from_folder(files: list[str], source: Path) -> dict[str, bytes]:
+    """Return files from a folder."""
+    absent = [file for file in files if not (source / file).is_file()]
+    if absent:
+        raise AssetsMissing(f"{source} lacks {', '.join(absent)}.")
+    return {file: (source / file).read_bytes() for file in files}
+
+
+def from_carrier(files: list[str]) -> dict[str, bytes]:
+    """Return files from the wheel that carries them."""
+    carrier = PINS["carrier"]
+    # The wheel suits every system but not every Python, and pip would refuse it on the others.
+    options = ["--no-deps", "--only-binary=:all:", "--python-version=3.12", "--retries=1"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "-q", *options, "-d", folder, carrier]
+        if subprocess.run(command, check=False, capture_output=True).returncode:
+            raise AssetsMissing(
+                f"pip could not download {carrier} (100 MB), which carries Python for the "
+                "browser: connect to the network, or name a folder that holds the files (--from)."
+            )
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+            inside = {n.rsplit("/", 1)[1]: n for n in wheel.namelist() if "/pyodide/" in n}
+            absent = [file for file in files if file not in inside]
+            if absent:
+                raise AssetsMissing(f"{carrier} lacks {', '.join(absent)}.")
+            return {file: wheel.read(inside[file]) for file in files}
+
+
+def put_attncore(out: Path) -> dict[str, Any]:
+    """Write attncore's wheel and return its entry in the lock."""
+    version, wheel = slim_wheels.own_wheel(ROOT)
+    file = f"attncore-{version}-py3-none-any.whl"
+    write(out / file, wheel)
+    return {
+        "name": "attncore",
+        "version": version,
+        "file_name": file,
+        "sha256": sha256(wheel),
+        "install_dir": "site",
+        "package_type": "package",
+        "imports": ["attncore"],
+        "depends": ["numpy"],
+        "unvendored_tests": False,
+    }
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file unless that is what it holds."""
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
+
+
+def sha256(raw: bytes) -> str:
+    """Return the fingerprint that locks and pins use."""
+    return hashlib.sha256(raw).hexdigest()
+
+
+def main() -> None:
+    """Fill the folder and say how large it is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", nargs="?", type=Path, default=ROOT / "_build/live", metavar="OUT")
+    parser.add_argument("--from", dest="source", type=Path, metavar="FOLDER")
+    options = parser.parse_args()
+    try:
+        make(options.out, options.source)
+    except AssetsMissing as problem:
+        sys.exit(str(problem))
+    files = [path for path in options.out.iterdir() if path.is_file()]
+    size = sum(path.stat().st_size for path in files) / 1e6
+    print(f"{options.out}: {len(files)} files, {size:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
