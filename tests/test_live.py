@@ -191,3 +191,58 @@ def test_without_javascript_the_page_reads_as_before(browser, site):
 
     assert page.locator(".live-button").count() == 0
     assert page.locator(".cell_output pre").first.is_visible()
+
+
+def wait_for_figure(live, number, old):
+    live.page.wait_for_function(
+        """([cell, old]) => {
+          const image = cell.querySelector('.cell_output img');
+          return image && image.src !== old && !cell.classList.contains('live-running');
+        }""",
+        arg=[live.cell(number).element_handle(), old],
+        timeout=90_000,
+    )
+    return live.cell(number).locator(".cell_output img").first.get_attribute("src")
+
+
+def test_a_slider_changes_the_code_and_the_figure_by_keyboard(browser, site):
+    live = browser(site[1] + "book/ch03_masks.html")
+    slider = live.page.locator(".live-knobs input[type=range]").first
+    number = live.page.locator(".live-knobs").first.evaluate(
+        "knobs => Number(knobs.closest('.cell').querySelector('.live-button')"
+        ".getAttribute('aria-label').match(/\\d+/)[0])"
+    )
+    book = live.cell(number).locator(".cell_output img").first.get_attribute("src")
+    slider.focus()
+    live.page.keyboard.press("ArrowRight")
+    first = wait_for_figure(live, number, book)
+    slider.focus()
+    live.page.keyboard.press("ArrowRight")
+    wait_for_figure(live, number, first)
+    code = live.cell(number).locator("textarea").input_value()
+
+    assert "size = 4  #@param" in code
+    assert live.cell(number).locator(".live-knobs output").inner_text() == "4"
+    live.press("Reset", number)
+    assert "size = 2  #@param" in live.cell(number).locator("textarea").input_value()
+    assert live.cell(number).locator(".live-knobs output").inner_text() == "2"
+    assert live.cell(number).locator(".cell_output img").first.get_attribute("src") == book
+
+
+def test_a_choice_changes_the_code(browser, site):
+    live = browser(site[1] + "book/ch05_many_heads.html")
+    live.page.locator(".live-knobs select").select_option('"minilm_tired"')
+    live.wait_for("done in")
+
+    codes = live.page.locator("textarea").evaluate_all("areas => areas.map(a => a.value)")
+    assert sum('sentence = "minilm_tired"  #@param' in code for code in codes) == 1
+
+
+def test_every_chapter_has_a_knob_that_is_labelled(browser, site):
+    for page in sorted((site[0] / "book").glob("ch0*.html")):
+        live = browser(f"{site[1]}book/{page.name}")
+        labels = live.page.locator(".live-knobs label")
+
+        assert labels.count() >= 1, page.name
+        assert all(text.strip() for text in labels.all_inner_texts())
+        live.page.close()
