@@ -6,7 +6,7 @@ BIN := .venv/bin
 ENV ?= tools/make_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help env newest book serve notebooks test lint format bench data pins screenshots clean
+.PHONY: help env newest book serve notebooks test lint format bench benchlive data pins screenshots clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ format: env ## put the code into the project's style
 
 bench: env ## time attention against its peers on this machine
 	@$(BIN)/python benchmarks/attention.py
+
+benchlive: book ## time the live cells in Chromium, and count what they load
+	@$(BIN)/python benchmarks/live.py
 
 data: env ## check data files and outside models against their sources (downloads 180 MB)
 	@$(BIN)/python tools/make_data.py --check

@@ -52,6 +52,11 @@ class LivePage:
     def cell(self, number):
         return self.page.locator("div.cell", has=self.button("Run", number))
 
+    def number_with_knob(self):
+        """Return the number of the first cell that has a knob."""
+        label = self.page.locator(".live-knobs + .live-bar .live-button").first
+        return int(label.get_attribute("aria-label").split()[-1])
+
     def output(self, number):
         """Return a cell's output: text as it stands, and how many figures."""
         return self.cell(number).evaluate(

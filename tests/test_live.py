@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from browser import HTML, chromium
 from serve import serving
 
@@ -208,10 +209,7 @@ def wait_for_figure(live, number, old):
 def test_a_slider_changes_the_code_and_the_figure_by_keyboard(browser, site):
     live = browser(site[1] + "book/ch03_masks.html")
     slider = live.page.locator(".live-knobs input[type=range]").first
-    number = live.page.locator(".live-knobs").first.evaluate(
-        "knobs => Number(knobs.closest('.cell').querySelector('.live-button')"
-        ".getAttribute('aria-label').match(/\\d+/)[0])"
-    )
+    number = live.number_with_knob()
     book = live.cell(number).locator(".cell_output img").first.get_attribute("src")
     slider.focus()
     live.page.keyboard.press("ArrowRight")
@@ -246,3 +244,15 @@ def test_every_chapter_has_a_knob_that_is_labelled(browser, site):
         assert labels.count() >= 1, page.name
         assert all(text.strip() for text in labels.all_inner_texts())
         live.page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_before_and_after_a_run(browser, site, scheme):
+    live = browser(site[1] + "book/ch03_masks.html", color_scheme=scheme)
+    for _ in range(2):
+        found = Axe().run(live.page, context={"include": [["article"]]}).response
+        problems = [(rule["id"], rule["nodes"][0]["target"]) for rule in found["violations"]]
+
+        assert problems == []
+        assert len(found["passes"]) > 10
+        live.run(live.number_with_knob())
