@@ -23,6 +23,7 @@ from tqdm import tqdm  # noqa: E402
 
 RUNS = 5
 PAGE = "book/ch03_masks.html"  # its first cell needs NumPy; another draws, and has a slider
+PLAIN = "book/notation.html"  # nothing on it draws
 KNOB = """([cell, value]) => new Promise(done => {
   const slider = cell.querySelector('.live-knobs input');
   const old = cell.querySelector('.cell_output img').src;
@@ -60,10 +61,9 @@ def main() -> None:
             live, asked = open_page(f"{site}/{PAGE}"), []
             live.page.context.on("request", lambda request, to=asked: to.append(request.url))
             times.setdefault("first NumPy output, cold", []).append(seconds(live, 1))
-            sizes["a NumPy page"] = megabytes(asked, site)
             figure = live.number_with_knob()
             times.setdefault("first figure after that", []).append(seconds(live, figure))
-            sizes["with a figure"] = megabytes(asked, site)
+            sizes["a page with figures"] = megabytes(asked, site)
             cell = live.cell(figure).element_handle()
             for value in ("3", "4", "1"):
                 spent = live.page.evaluate(KNOB, [cell, value]) / 1000
@@ -74,6 +74,10 @@ def main() -> None:
             times.setdefault("first NumPy output, warm", []).append(seconds(live, 1))
             strangers |= {url for url in asked if not url.startswith((site, "blob:", "data:"))}
             live.page.context.close()
+        live, asked = open_page(f"{site}/{PLAIN}"), []
+        live.page.context.on("request", lambda request: asked.append(request.url))
+        live.run(1)
+        sizes["a page with NumPy only"] = megabytes(asked, site)
     for name, found in times.items():
         print(f"{name:26} {statistics.median(found):5.2f} s  (of {len(found)}, "
               f"{min(found):.2f} to {max(found):.2f})")  # fmt: skip
