@@ -4,6 +4,7 @@ const FOLDER = new URL("./pyodide/", import.meta.url);
 const plainFetch = globalThis.fetch;
 const files = {}; // name -> { bytes, sha256 }, from the manifest
 const checks = []; // of files that are used while they arrive
+const kept = new Map(); // name -> bytes that were checked and wait to be used
 
 export const indexURL = FOLDER.href;
 
@@ -12,10 +13,11 @@ export async function guard(onBytes) {
   Object.assign(files, (await readJSON("manifest.json")).files);
   globalThis.fetch = async (input, { integrity, ...options } = {}) => {
     const address = input.url ?? String(input);
+    const name = nameOf(address);
+    if (kept.has(name)) return new Response(take(name));
     // The hash is checked here, where it can be told from a 404. "no-cache" asks whether what is
     // cached is still current, for the names stay when the book changes.
     const response = await get(address, { ...options, cache: "no-cache" });
-    const name = nameOf(address);
     if (!files[name]) return response;
     const check = verify(response.clone(), name, onBytes);
     if (name.endsWith(".wasm")) checks.push(check); // compiled meanwhile, run only if right
@@ -27,6 +29,20 @@ export async function guard(onBytes) {
     await Promise.all(checks);
     return { module, instance: await WebAssembly.instantiate(module, imports) };
   };
+}
+
+// Load files before Python starts: once it does, it keeps the worker too busy to tell of a bad one.
+export async function loadEarly(names) {
+  await Promise.all(names.map(async (name) => {
+    const response = await globalThis.fetch(new URL(name, FOLDER));
+    kept.set(name, await response.arrayBuffer());
+  }));
+}
+
+function take(name) {
+  const bytes = kept.get(name);
+  kept.delete(name);
+  return bytes;
 }
 
 // Import a module of Pyodide after checking it. The browser's cache gives the second reading.

@@ -1,6 +1,6 @@
 // Runs Python. Messages in: boot, run, prefetch. Out: progress, ready, failed, done, and what a
 // cell writes (stream, text, html, error, figure).
-import { bytesOf, guard, importChecked, indexURL, readJSON } from "./assets.mjs";
+import { bytesOf, guard, importChecked, indexURL, loadEarly, readJSON } from "./assets.mjs";
 
 const CORE = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"];
 const HELPERS = ["live_cells.py", "live_figures.py"];
@@ -16,9 +16,13 @@ async function boot(imports) {
   });
   const sources = Promise.all(HELPERS.map(readText));
   lock = await readJSON("pyodide-lock.json");
-  const wanted = withDependencies(packagesOf(imports));
-  expected = bytesOf([...CORE, ...wanted.map((name) => lock.packages[name].file_name)]);
-  const [{ loadPyodide }] = await Promise.all(["pyodide.mjs", "pyodide.asm.mjs"].map(importChecked));
+  const wanted = withDependencies(packagesOf(imports)).map((name) => lock.packages[name].file_name);
+  expected = bytesOf([...CORE, ...wanted]);
+  const [{ loadPyodide }] = await Promise.all([
+    importChecked("pyodide.mjs"),
+    importChecked("pyodide.asm.mjs"),
+    loadEarly(["python_stdlib.zip", ...wanted]),
+  ]);
   python = await loadPyodide({
     indexURL,
     packages: packagesOf(imports),
