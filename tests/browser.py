@@ -74,11 +74,11 @@ class LivePage:
         self.page.wait_for_function(DONE, arg=[number, until], timeout=90_000)
         return self.output(number)
 
-    def wait_for(self, text, seconds=90):
+    def wait_for(self, text):
         self.page.wait_for_function(
             "text => document.querySelector('.live-status')?.textContent.includes(text)",
             arg=text,
-            timeout=1000 * seconds,
+            timeout=90_000,
         )
 
     def edit(self, number, code):
