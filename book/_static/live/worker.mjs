@@ -1,6 +1,6 @@
 // Runs Python. Messages in: boot, run, prefetch. Out: progress, ready, failed, done, and what a
 // cell writes (stream, text, html, error, figure).
-import { bytesOf, guard, importChecked, indexURL, loadEarly, readJSON } from "./assets.mjs";
+import { bytesOf, guard, importChecked, indexURL, keep, keepCompiled, readJSON } from "./assets.mjs";
 
 const CORE = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"];
 const HELPERS = ["live_cells.py", "live_figures.py"];
@@ -21,7 +21,8 @@ async function boot(imports) {
   const [{ loadPyodide }] = await Promise.all([
     importChecked("pyodide.mjs"),
     importChecked("pyodide.asm.mjs"),
-    loadEarly(["python_stdlib.zip", ...wanted]),
+    keep(["python_stdlib.zip", ...wanted]),
+    keepCompiled("pyodide.asm.wasm"),
   ]);
   python = await loadPyodide({
     indexURL,
@@ -37,11 +38,10 @@ async function boot(imports) {
   postMessage({ type: "ready" });
 }
 
-// Only into the browser's cache: unpacking would keep the next Run waiting.
+// Unpacking, too, would keep the next Run waiting.
 async function prefetch(imports) {
-  for (const name of withDependencies(packagesOf(imports))) {
-    if (!python.loadedPackages[name]) await fetch(indexURL + lock.packages[name].file_name);
-  }
+  const names = withDependencies(packagesOf(imports)).filter((name) => !python.loadedPackages[name]);
+  await keep(names.map((name) => lock.packages[name].file_name));
 }
 
 async function readText(name) {
