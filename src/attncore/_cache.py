@@ -209,3 +209,24 @@ class KVCache:
             raise ValueError(
                 f"cache full: {self.length} of {self._slots}, cannot append {k.shape[2]}"
             )
+
+
+class UndoOnError:
+    """Take back what was appended to the caches in a ``with`` block, should the block fail.
+
+    The error is raised as it is. A ring that has overwritten tokens cannot go back: it keeps
+    the new ones. With this class ``torch.compile`` can still trace the block whole.
+    """
+
+    def __init__(self, *caches: KVCache | None) -> None:
+        self.caches = [cache for cache in caches if cache is not None]
+
+    def __enter__(self) -> None:
+        self.starts = [cache.length for cache in self.caches]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return
+        for cache, start in zip(self.caches, self.starts, strict=True):
+            if cache.held == cache.length:  # nothing overwritten
+                cache.crop(start)

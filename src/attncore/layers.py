@@ -11,7 +11,7 @@ from torch.nn.functional import gelu, linear
 
 from attncore._arrays import dtype_name, shape_of
 from attncore._attention import attention, attention_weights
-from attncore._cache import KVCache
+from attncore._cache import KVCache, UndoOnError
 from attncore.masks import check_integer, check_window
 
 
@@ -176,20 +176,13 @@ class MultiHeadAttention(nn.Module):
         if cache is not None:
             self._check_cache(x, context, mask, window, cache)
         q, k, v = self._heads(x, context)
-        start = 0
-        if cache is not None:
-            start = cache.length
-            k, v = cache.append(k, v)
-            causal = True
-            window = cache.window if window is None else window
-        try:
+        with UndoOnError(cache):
+            if cache is not None:
+                k, v = cache.append(k, v)
+                causal = True
+                window = cache.window if window is None else window
             mixed = attention(q, k, v, mask, causal=causal, window=window)
             return self.out_proj(mixed.transpose(-3, -2).flatten(-2))
-        except Exception:
-            # A ring has overwritten older tokens; its mask and window were checked before.
-            if cache is not None and cache.window is None:
-                cache.crop(start)
-            raise
 
     def weights(
         self,
@@ -355,13 +348,8 @@ class Block(nn.Module):
         if context is not None and not hasattr(self, "cross"):
             raise ValueError("a context needs a block with cross=True; pass a mask as mask=")
         own_mask = mask if context is None else None
-        start = 0 if cache is None else cache.length
-        x = x + self.attention(self.norm1(x), mask=own_mask, causal=causal, cache=cache)
-        if context is not None:
-            try:
+        with UndoOnError(cache):
+            x = x + self.attention(self.norm1(x), mask=own_mask, causal=causal, cache=cache)
+            if context is not None:
                 x = x + self.cross(self.norm_cross(x), context, mask)
-            except Exception:
-                if cache is not None and cache.window is None:  # a ring cannot go back
-                    cache.crop(start)
-                raise
-        return x + self.down(gelu(self.up(self.norm2(x))))
+            return x + self.down(gelu(self.up(self.norm2(x))))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attncore._cache import KVCache
+from attncore._cache import KVCache, UndoOnError
 from attncore.layers import Block
 
 
@@ -102,13 +102,9 @@ class Decoder(nn.Module):
         if stop > self.context:
             raise ValueError(f"{stop} tokens, but the model has {self.context} positions")
         x = self.embedding(tokens) + self.position.weight[start:stop]  # (B, T, d_model)
-        try:
+        with UndoOnError(*(caches or ())):  # the first layers may have appended
             for n, block in enumerate(self.blocks):
                 x = block(x, causal=causal, cache=caches[n] if caches else None)
-        except Exception:
-            for cache in caches or ():  # the first layers may have appended
-                cache.crop(start)
-            raise
         return self.norm(x) @ self.embedding.weight.mT
 
     def _length(self, caches: Sequence[KVCache] | None, causal: bool) -> int:
