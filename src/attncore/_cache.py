@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from attncore._arrays import Array, check_device, dtype_name, is_tensor, namespace, shape_of
-from attncore.masks import check_integer, check_window
+from attncore.masks import check_integer, check_sizes, check_window
 
 
 class KVCache:
@@ -70,16 +70,13 @@ class KVCache:
         like: Array | None = None,
     ) -> None:
         value_dim = head_dim if value_dim is None else value_dim
-        sizes = {
-            "batch": batch,
-            "kv_heads": kv_heads,
-            "capacity": capacity,
-            "head_dim": head_dim,
-            "value_dim": value_dim,
-        }
-        for name, size in sizes.items():
-            if check_integer(name, size) < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        check_sizes(
+            batch=batch,
+            kv_heads=kv_heads,
+            capacity=capacity,
+            head_dim=head_dim,
+            value_dim=value_dim,
+        )
         self.window = None if window is None else check_window(window)
         if self.window is not None and capacity < self.window:
             raise ValueError(f"capacity ({capacity}) must hold the window ({self.window})")

@@ -12,7 +12,7 @@ from torch.nn.functional import gelu, linear
 from attncore._arrays import dtype_name, shape_of
 from attncore._attention import attention, attention_weights
 from attncore._cache import KVCache, UndoOnError
-from attncore.masks import check_integer, check_window
+from attncore.masks import check_sizes, check_window
 
 
 class MultiHeadAttention(nn.Module):
@@ -84,17 +84,9 @@ class MultiHeadAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = {
-            "d_model": d_model,
-            "heads": heads,
-            "kv_heads": kv_heads,
-            "head_dim": head_dim,
-            "context_dim": context_dim,
-        }
-        for name, size in sizes.items():
-            if size is not None and check_integer(name, size) < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
         kv_heads = heads if kv_heads is None else kv_heads
+        context_dim = d_model if context_dim is None else context_dim
+        check_sizes(d_model=d_model, heads=heads, kv_heads=kv_heads, context_dim=context_dim)
         if heads % kv_heads:
             raise ValueError(f"heads ({heads}) must be a multiple of kv_heads ({kv_heads})")
         if head_dim is None:
@@ -103,8 +95,9 @@ class MultiHeadAttention(nn.Module):
                     f"heads ({heads}) must divide d_model ({d_model}), or give head_dim"
                 )
             head_dim = d_model // heads
+        check_sizes(head_dim=head_dim)
         self.d_model, self.heads, self.kv_heads, self.head_dim = d_model, heads, kv_heads, head_dim
-        self.context_dim = d_model if context_dim is None else context_dim
+        self.context_dim = context_dim
         self.widths = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim)
         options = {"device": device, "dtype": dtype}
 
