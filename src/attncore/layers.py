@@ -153,8 +153,7 @@ class MultiHeadAttention(nn.Module):
             that has a window.
         causal, window
             As in :func:`attncore.attention`: the last query is level with the last key, of a
-            context too. A cache's window, if it has one, is used
-            unasked, and no other can be.
+            context too. A cache's window, if it has one, is used unasked, and no other can be.
         cache
             Self-attention only, x `(B, Tq, d_model)`: its keys and values come before
             those of `x`, which are appended. Causal, as decoding must be. A call that is
