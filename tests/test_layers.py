@@ -103,6 +103,19 @@ def test_decoding_with_a_cache_equals_one_pass(window, kv_heads):
     assert cache.length == TK
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_it_compiles_whole_with_and_without_a_cache(window):
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE))
+    x = rand(B, TK, WIDTH)
+    cache = ac.KVCache(B, HEADS, TK, layer.head_dim, window=window, like=x)
+    with torch.no_grad():
+        whole = layer(x, causal=True)
+        compiled = torch.compile(layer, backend="eager", fullgraph=True, dynamic=False)
+
+        assert torch.allclose(compiled(x, causal=True), whole)
+        assert torch.allclose(compiled(x[:, :3], cache=cache), whole[:, :3])
+
+
 def test_a_window_over_a_cache_that_keeps_everything():
     layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE))
     x = rand(B, TK, WIDTH)

@@ -114,6 +114,19 @@ def test_a_failed_call_leaves_all_caches_as_they_were(model):
     assert [cache.length for cache in caches] == [4, 4, 4]
 
 
+def test_a_failed_call_tells_its_own_error_though_a_full_ring_cannot_go_back(model):
+    caches = model.new_caches(capacity=7)
+    layer, like = model.blocks[0].attention, model.embedding.weight
+    for n, window in enumerate((5, 9)):
+        caches[n] = ac.KVCache(1, layer.kv_heads, 9, layer.head_dim, window=window, like=like)
+    with torch.no_grad():
+        model(torch.zeros(1, 4, dtype=torch.long), caches)
+        with pytest.raises(ValueError, match="cache full: 4 of 7, cannot append 4"):
+            model(torch.zeros(1, 4, dtype=torch.long), caches)
+
+    assert [cache.length for cache in caches] == [8, 4, 4]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from attncore._arrays import Array, check_device, dtype_name, is_tensor, namespace, shape_of
-from attncore.masks import check_integer, check_window
+from attncore.masks import check_integer, check_sizes, check_window
 
 
 class KVCache:
@@ -70,16 +70,13 @@ class KVCache:
         like: Array | None = None,
     ) -> None:
         value_dim = head_dim if value_dim is None else value_dim
-        sizes = {
-            "batch": batch,
-            "kv_heads": kv_heads,
-            "capacity": capacity,
-            "head_dim": head_dim,
-            "value_dim": value_dim,
-        }
-        for name, size in sizes.items():
-            if check_integer(name, size) < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        check_sizes(
+            batch=batch,
+            kv_heads=kv_heads,
+            capacity=capacity,
+            head_dim=head_dim,
+            value_dim=value_dim,
+        )
         self.window = None if window is None else check_window(window)
         if self.window is not None and capacity < self.window:
             raise ValueError(f"capacity ({capacity}) must hold the window ({self.window})")
@@ -209,3 +206,24 @@ class KVCache:
             raise ValueError(
                 f"cache full: {self.length} of {self._slots}, cannot append {k.shape[2]}"
             )
+
+
+class UndoOnError:
+    """Take back what was appended to the caches in a ``with`` block, should the block fail.
+
+    The error is raised as it is. A ring that has overwritten tokens cannot go back: it keeps
+    the new ones. With this class ``torch.compile`` can still trace the block whole.
+    """
+
+    def __init__(self, *caches: KVCache | None) -> None:
+        self.caches = [cache for cache in caches if cache is not None]
+
+    def __enter__(self) -> None:
+        self.starts = [cache.length for cache in self.caches]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return
+        for cache, start in zip(self.caches, self.starts, strict=True):
+            if cache.held == cache.length:  # nothing overwritten
+                cache.crop(start)

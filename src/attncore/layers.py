@@ -11,8 +11,8 @@ from torch.nn.functional import gelu, linear
 
 from attncore._arrays import dtype_name, shape_of
 from attncore._attention import attention, attention_weights
-from attncore._cache import KVCache
-from attncore.masks import check_integer, check_window
+from attncore._cache import KVCache, UndoOnError
+from attncore.masks import check_sizes, check_window
 
 
 class MultiHeadAttention(nn.Module):
@@ -84,17 +84,9 @@ class MultiHeadAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = {
-            "d_model": d_model,
-            "heads": heads,
-            "kv_heads": kv_heads,
-            "head_dim": head_dim,
-            "context_dim": context_dim,
-        }
-        for name, size in sizes.items():
-            if size is not None and check_integer(name, size) < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
         kv_heads = heads if kv_heads is None else kv_heads
+        context_dim = d_model if context_dim is None else context_dim
+        check_sizes(d_model=d_model, heads=heads, kv_heads=kv_heads, context_dim=context_dim)
         if heads % kv_heads:
             raise ValueError(f"heads ({heads}) must be a multiple of kv_heads ({kv_heads})")
         if head_dim is None:
@@ -103,8 +95,9 @@ class MultiHeadAttention(nn.Module):
                     f"heads ({heads}) must divide d_model ({d_model}), or give head_dim"
                 )
             head_dim = d_model // heads
+        check_sizes(head_dim=head_dim)
         self.d_model, self.heads, self.kv_heads, self.head_dim = d_model, heads, kv_heads, head_dim
-        self.context_dim = d_model if context_dim is None else context_dim
+        self.context_dim = context_dim
         self.widths = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim)
         options = {"device": device, "dtype": dtype}
 
@@ -160,8 +153,7 @@ class MultiHeadAttention(nn.Module):
             that has a window.
         causal, window
             As in :func:`attncore.attention`: the last query is level with the last key, of a
-            context too. A cache's window, if it has one, is used
-            unasked, and no other can be.
+            context too. A cache's window, if it has one, is used unasked, and no other can be.
         cache
             Self-attention only, x `(B, Tq, d_model)`: its keys and values come before
             those of `x`, which are appended. Causal, as decoding must be. A call that is
@@ -176,20 +168,13 @@ class MultiHeadAttention(nn.Module):
         if cache is not None:
             self._check_cache(x, context, mask, window, cache)
         q, k, v = self._heads(x, context)
-        start = 0
-        if cache is not None:
-            start = cache.length
-            k, v = cache.append(k, v)
-            causal = True
-            window = cache.window if window is None else window
-        try:
+        with UndoOnError(cache):
+            if cache is not None:
+                k, v = cache.append(k, v)
+                causal = True
+                window = cache.window if window is None else window
             mixed = attention(q, k, v, mask, causal=causal, window=window)
             return self.out_proj(mixed.transpose(-3, -2).flatten(-2))
-        except Exception:
-            # A ring has overwritten older tokens; its mask and window were checked before.
-            if cache is not None and cache.window is None:
-                cache.crop(start)
-            raise
 
     def weights(
         self,
@@ -355,13 +340,8 @@ class Block(nn.Module):
         if context is not None and not hasattr(self, "cross"):
             raise ValueError("a context needs a block with cross=True; pass a mask as mask=")
         own_mask = mask if context is None else None
-        start = 0 if cache is None else cache.length
-        x = x + self.attention(self.norm1(x), mask=own_mask, causal=causal, cache=cache)
-        if context is not None:
-            try:
+        with UndoOnError(cache):
+            x = x + self.attention(self.norm1(x), mask=own_mask, causal=causal, cache=cache)
+            if context is not None:
                 x = x + self.cross(self.norm_cross(x), context, mask)
-            except Exception:
-                if cache is not None and cache.window is None:  # a ring cannot go back
-                    cache.crop(start)
-                raise
-        return x + self.down(gelu(self.up(self.norm2(x))))
+            return x + self.down(gelu(self.up(self.norm2(x))))

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attncore._cache import KVCache
+from attncore._cache import KVCache, UndoOnError
 from attncore.layers import Block
+from attncore.masks import check_sizes
 
 
 class Decoder(nn.Module):
@@ -36,6 +37,8 @@ class Decoder(nn.Module):
         If a character is repeated or a size does not fit; on a call, if there are more
         tokens than positions or the caches do not belong together; by :meth:`encode`, if a
         character is unknown.
+    TypeError
+        If a size is not an integer.
 
     References
     ----------
@@ -59,9 +62,7 @@ class Decoder(nn.Module):
         super().__init__()
         if len(set(characters)) != len(characters) or not characters:
             raise ValueError("characters must all differ: a token is the place of its character")
-        for name, size in {"layers": layers, "context": context}.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        check_sizes(layers=layers, context=context)
         self.characters, self.context = characters, context
         self.embedding = nn.Embedding(len(characters), d_model)
         self.position = nn.Embedding(context, d_model)
@@ -102,13 +103,9 @@ class Decoder(nn.Module):
         if stop > self.context:
             raise ValueError(f"{stop} tokens, but the model has {self.context} positions")
         x = self.embedding(tokens) + self.position.weight[start:stop]  # (B, T, d_model)
-        try:
+        with UndoOnError(*(caches or ())):  # the first layers may have appended
             for n, block in enumerate(self.blocks):
                 x = block(x, causal=causal, cache=caches[n] if caches else None)
-        except Exception:
-            for cache in caches or ():  # the first layers may have appended
-                cache.crop(start)
-            raise
         return self.norm(x) @ self.embedding.weight.mT
 
     def _length(self, caches: Sequence[KVCache] | None, causal: bool) -> int:

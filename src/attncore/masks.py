@@ -242,6 +242,13 @@ def check_integer(name: str, value: int) -> int:
     return int(value)
 
 
+def check_sizes(**sizes: int) -> None:
+    """Raise unless all the named sizes are integers from 1 on."""
+    for name, size in sizes.items():
+        if check_integer(name, size) < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
 def _length(name: str, value: int) -> int:
     value = check_integer(name, value)
     if value < 0:

@@ -80,9 +80,7 @@ class Translator(nn.Module):
 
     def forward(self, sources: Sequence[str], targets: Tensor) -> Tensor:
         """Score the next character after each token of `targets`, `(B, Tt)` -> `(B, Tt, N)`."""
-        context, mask = self.encode(sources)
-        x = self.decoder(self._embed(targets), context, mask, causal=True)
-        return self.output(self.norm_output(x))
+        return self._decode(targets, *self.encode(sources))
 
     def encode(self, sources: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return what the decoder attends to, `(B, Ts, d_model)`, and its mask `(B, 1, 1, Ts)`."""
@@ -120,8 +118,7 @@ class Translator(nn.Module):
         written = torch.full((len(sources), 1), END)
         done = torch.zeros(len(sources), dtype=torch.bool)
         while not done.all() and written.shape[1] <= self.longest:
-            x = self.decoder(self._embed(written), context, mask, causal=True)
-            likeliest = self.output(self.norm_output(x[:, -1])).argmax(dim=-1)
+            likeliest = self._decode(written, context, mask)[:, -1].argmax(dim=-1)
             written = torch.cat([written, likeliest[:, None]], dim=1)
             done |= likeliest == END
         return ["".join(self.letters[n] for n in _up_to_end(row)) for row in written.tolist()]
@@ -138,6 +135,10 @@ class Translator(nn.Module):
         block: Any = self.decoder
         x = x + block.attention(block.norm1(x), causal=True)
         return block.cross.weights(block.norm_cross(x), context, mask)[0]
+
+    def _decode(self, targets: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        x = self.decoder(self._embed(targets), context, mask, causal=True)
+        return self.output(self.norm_output(x))
 
     def _embed(self, targets: Tensor) -> Tensor:
         return self.target_embedding(targets) + self.target_position.weight[: targets.shape[1]]

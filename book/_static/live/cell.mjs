@@ -7,6 +7,7 @@ export class Cell {
   #actions;
   #block; // the highlighted code as the book shows it
   #editor = null;
+  #alts; // the words of the book's own figures
   #savedOutput;
 
   constructor(node, number, actions) {
@@ -18,6 +19,7 @@ export class Cell {
     this.#block = node.querySelector(".cell_input div.highlight");
     this.source = this.#block.querySelector("pre").textContent.replace(/\n$/, "");
     this.out = node.querySelector(":scope > .cell_output") ?? element("div", "cell_output docutils container");
+    this.#alts = [...this.out.querySelectorAll("img")].map((image) => image.alt);
     this.#savedOutput = [...this.out.childNodes];
     this.#addBar();
     if (!this.out.isConnected) this.bar.after(this.out);
@@ -52,8 +54,8 @@ export class Cell {
   }
 
   // A knob was moved: put its value into the code, and run that.
-  async #turn(code) {
-    await this.makeEditable();
+  #turn(code) {
+    this.makeEditable();
     this.#editor.set(code(this.code));
     this.#actions.run(this, { quiet: true });
   }
@@ -84,13 +86,10 @@ export class Cell {
   }
 
   newOutput() {
-    const figures = this.#savedOutput.flatMap((node) => [...(node.querySelectorAll?.("img") ?? [])]);
-    const images = this.#savedOutput.filter((node) => node.nodeName === "IMG");
-    const texts = [...images, ...figures].map((image) => image.alt);
     this.node.classList.add("live-running");
     return new Output(this.out, {
       // The book's own words describe the book's own figure only.
-      alt: (place) => (this.code === this.source ? texts[place] : undefined),
+      alt: (place) => (this.code === this.source ? this.#alts[place] : undefined),
       onEnd: () => this.node.classList.remove("live-running"),
     });
   }

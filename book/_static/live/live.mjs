@@ -11,7 +11,7 @@ const say = (text) => { status.textContent = text; };
 const cells = [];
 for (const node of document.querySelectorAll("div.cell:not(.tag_needs-torch)")) {
   if (node.querySelector(".cell_input div.highlight pre")) {
-    cells.push(new Cell(node, cells.length + 1, { run, stop }));
+    cells.push(new Cell(node, cells.length + 1, { run, stop: () => kernel.stop() }));
   }
 }
 labelTorchCells();
@@ -35,7 +35,7 @@ async function run(target, { quiet = false } = {}) {
     }
     const todo = neededBy(target);
     await kernel.start(todo.map((cell) => cell.code));
-    for (const cell of cells) await cell.makeEditable();
+    for (const cell of cells) cell.makeEditable();
     for (const cell of todo) {
       if (cell !== target && cell.ranAs === cell.code) continue;
       const ok = await runOne(cell);
@@ -84,8 +84,4 @@ async function runOne(cell) {
     output.end();
     for (const later of cells.slice(cells.indexOf(cell) + 1)) later.ranAs = null;
   }
-}
-
-function stop() {
-  kernel.stop();
 }

@@ -103,12 +103,12 @@ def _agrees(
 
 def _difference(answers: list[np.ndarray], exercise: Exercise) -> str:
     for case, array in zip(exercise.cases, answers, strict=True):
-        wrong = ~np.isclose(array, np.asarray(exercise.solve(*case), dtype=float), 1e-6, 1e-6)
+        right = np.asarray(exercise.solve(*case), dtype=float)
+        wrong = ~np.isclose(array, right, 1e-6, 1e-6)
         if wrong.any():
             place = tuple(int(i) for i in np.argwhere(wrong)[0])
             where = f" at {list(place)}" if place else ""
             value = f"{array[place]:.6g}"
-            right = np.asarray(exercise.solve(*case), dtype=float)
             if np.allclose(array, right, rtol=0, atol=1e-3):
                 return f"the value {value}{where} is right to about 3 decimals: do not round it"
             inputs = f" for the inputs {_short(case)}" if case else ""
