@@ -227,6 +227,35 @@ def test_a_slider_changes_the_code_and_the_figure_by_keyboard(browser, site):
     assert live.cell(number).locator(".cell_output img").first.get_attribute("src") == book
 
 
+def test_a_moving_knob_sketches_and_a_resting_one_draws(browser, site):
+    live = browser(site[1] + "book/ch03_masks.html")
+    number = live.number_with_knob()
+    live.run(number)
+    image = live.cell(number).locator(".cell_output img").first
+    words = image.get_attribute("alt")
+    seen = live.cell(number).evaluate_handle(
+        """cell => {
+          const seen = []; // pixels of a figure, and pixels of the page that it is made for
+          const look = image => seen.push([image.naturalWidth, +image.getAttribute('width')]);
+          cell.addEventListener('load', event => look(event.target), {capture: true});
+          return seen;
+        }"""
+    )
+    for _ in range(2):
+        live.page.locator(".live-knobs input[type=range]").first.press("ArrowRight")
+    live.page.wait_for_function(
+        "seen => seen.length > 1 && seen.at(-1)[0] > 1.5 * seen.at(-1)[1]", arg=seen
+    )
+    *sketches, (pixels, width) = seen.json_value()
+
+    assert pixels // 2 == width
+    assert all(size[0] == size[1] and abs(size[1] - width) <= 2 for size in sketches)
+    assert image.get_attribute("alt") != words
+    assert live.output(number)[1] == 1
+    live.run(number)
+    assert live.page.evaluate("seen => seen.at(-1)[0] > 1.5 * seen.at(-1)[1]", seen)
+
+
 def test_a_choice_changes_the_code(browser, site):
     live = browser(site[1] + "book/ch05_many_heads.html")
     live.page.locator(".live-knobs select").select_option('"minilm_tired"')

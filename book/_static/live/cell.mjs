@@ -57,7 +57,7 @@ export class Cell {
   #turn(code) {
     this.makeEditable();
     this.#editor.set(code(this.code));
-    this.#actions.run(this, { quiet: true });
+    this.#actions.run(this, { sketch: true });
   }
 
   makeEditable() {
@@ -87,11 +87,12 @@ export class Cell {
 
   newOutput() {
     this.node.classList.add("live-running");
-    return new Output(this.out, {
+    this.output = new Output(this.out, {
       // The book's own words describe the book's own figure only.
       alt: (place) => (this.code === this.source ? this.#alts[place] : undefined),
       onEnd: () => this.node.classList.remove("live-running"),
     });
+    return this.output;
   }
 }
 

@@ -38,12 +38,22 @@ export class Kernel {
   }
 
   // Run a cell; the answer tells whether it ended without an error.
-  run(code, number, output) {
+  // With `sketch` its figures are drawn fast.
+  run(code, number, output, { sketch }) {
+    return this.#ask({ type: "run", code, number, sketch, imports: importedBy([code]) }, output);
+  }
+
+  // Draw the sketched figures well.
+  finish(output) {
+    return this.#ask({ type: "finish" }, output);
+  }
+
+  #ask(message, output) {
     this.#output = output;
     return new Promise((resolve, reject) => {
       this.#finish = resolve;
       this.#giveUp = reject;
-      this.#worker.postMessage({ type: "run", code, number, imports: importedBy([code]) });
+      this.#worker.postMessage(message);
     });
   }
 

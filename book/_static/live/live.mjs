@@ -18,13 +18,17 @@ labelTorchCells();
 
 const kernel = new Kernel({ onProgress: say });
 let running = null; // the cell whose Run was pressed
-let waiting = false; // a knob moved meanwhile: run that cell once more
+let finishing = false; // its figures are being drawn well
+let next = null; // what to do then
+let rest; // the timer that ends a knob's move
 
-async function run(target, { quiet = false } = {}) {
+// Run a cell; when a knob was moved, with figures that are only sketched.
+async function run(target, { sketch = false } = {}) {
   if (running) {
-    waiting = target === running && quiet;
+    if (finishing || (sketch && target === running)) next = () => run(target, { sketch });
     return;
   }
+  clearTimeout(rest);
   running = target;
   const started = performance.now();
   target.showStatus(status, { busy: true });
@@ -38,7 +42,7 @@ async function run(target, { quiet = false } = {}) {
     for (const cell of cells) cell.makeEditable();
     for (const cell of todo) {
       if (cell !== target && cell.ranAs === cell.code) continue;
-      const ok = await runOne(cell);
+      const ok = await runOne(cell, sketch && cell === target);
       if (!ok && cell !== target) {
         say(`Cell ${cell.number} above failed, so cell ${target.number} was not run.`);
         return;
@@ -58,12 +62,25 @@ async function run(target, { quiet = false } = {}) {
     }
   } finally {
     target.showStatus(status, { busy: false });
-    running = null;
-    if (waiting) {
-      waiting = false;
-      run(target, { quiet: true });
-    }
+    if (sketch) rest = setTimeout(() => finish(target), 250);
+    end();
   }
+}
+
+function end() {
+  const go = next;
+  running = next = null;
+  finishing = false;
+  go?.();
+}
+
+// The knob rests: draw well what was sketched.
+async function finish(target) {
+  if (running || !kernel.started) return;
+  running = target;
+  finishing = true;
+  await kernel.finish(target.output).catch(() => {}); // stopped: the sketch stays
+  end();
 }
 
 // A cell needs all cells above it, except those inside exercises and solutions.
@@ -72,12 +89,12 @@ function neededBy(target) {
   return [...above.filter((cell) => !cell.inBox), target];
 }
 
-async function runOne(cell) {
+async function runOne(cell, sketch) {
   say(`Running cell ${cell.number}…`);
   const code = cell.code;
   const output = cell.newOutput();
   try {
-    const ok = await kernel.run(code, cell.number, output);
+    const ok = await kernel.run(code, cell.number, output, { sketch });
     cell.ranAs = ok ? code : null;
     return ok;
   } finally {

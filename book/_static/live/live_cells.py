@@ -9,11 +9,16 @@ import js
 from pyodide.code import eval_code_async, should_quiet
 from pyodide.ffi import to_js
 
+sketching = None  # the number of the cell whose knob moves
 namespace = {"__name__": "__main__", "__builtins__": builtins}
 
 
-async def run(code, number):
+async def run(code, number, sketch=False):
     """Run a cell's code; tell whether it ended without an error."""
+    global sketching
+    sketching = number if sketch else None
+    if "live_figures" in sys.modules:
+        sys.modules["live_figures"].sketches.clear()
     name = f"<cell {number}>"
     lines = ["" if line.lstrip().startswith("%") else line for line in code.splitlines()]
     code = "\n".join(lines)
@@ -50,6 +55,12 @@ def show_figures():
         import live_figures
 
         live_figures.show()
+
+
+def finish():
+    """Draw well what was only sketched."""
+    if "live_figures" in sys.modules:
+        sys.modules["live_figures"].finish()
 
 
 def short_traceback(error, name):

@@ -7,7 +7,7 @@ export class Output {
   #size = 0;
   #text = null; // the <pre> that text of the same kind goes on in
   #kind = "";
-  #figures = 0;
+  #figures = [];
   #fresh = true; // the old output stays until there is something new: nothing jumps
 
   constructor(box, options) {
@@ -62,15 +62,17 @@ export class Output {
     globalThis.MathJax?.typesetPromise?.([block]);
   }
 
-  #figure({ bytes, width, alt }) {
-    const image = document.createElement("img");
-    image.className = "live-figure";
-    image.alt = this.#options.alt(this.#figures++) ?? alt;
+  // A figure with a place is one that is here already, drawn better.
+  #figure({ bytes, width, alt, place }) {
+    const image = this.#figures[place] ?? document.createElement("img");
     image.width = width;
     const address = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
     image.onload = () => URL.revokeObjectURL(address);
     image.src = address;
-    this.#append(image);
+    if (place !== undefined) return;
+    image.className = "live-figure";
+    image.alt = this.#options.alt(this.#figures.length) ?? alt;
+    this.#figures.push(this.#append(image));
     this.#text = null;
   }
 }

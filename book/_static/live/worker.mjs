@@ -1,11 +1,11 @@
-// Runs Python. Messages in: boot, run, prefetch. Out: progress, ready, failed, done, and what a
+// Runs Python. Messages in: boot, run, finish, prefetch. Out: progress, ready, failed, done, and what a
 // cell writes (stream, text, html, error, figure).
 import { bytesOf, guard, importChecked, indexURL, keep, keepCompiled, readJSON } from "./assets.mjs";
 
 const CORE = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"];
 const HELPERS = ["live_cells.py", "live_figures.py"];
 const quiet = { messageCallback: () => {}, errorCallback: (text) => postMessage({ type: "progress", text }) };
-let python, lock, runCell;
+let python, lock, cells;
 let expected = 0;
 let arrived = 0;
 
@@ -33,7 +33,7 @@ async function boot(imports) {
   python.setStderr({ write: writer("stderr") });
   python.setStdin({ error: true });
   (await sources).forEach((source, n) => python.FS.writeFile(`/home/pyodide/${HELPERS[n]}`, source));
-  runCell = python.pyimport("live_cells").run;
+  cells = python.pyimport("live_cells");
   expected = 0;
   postMessage({ type: "ready" });
 }
@@ -96,14 +96,14 @@ globalThis.send = (type, content) => {
   postMessage({ type, ...content });
 };
 
-async function run({ code, number, imports }) {
+async function run({ code, number, sketch, imports }) {
   written = 0;
   sent = performance.now();
   let ok = false;
   try {
     const missing = packagesOf(imports).filter((name) => !python.loadedPackages[name]);
     if (missing.length) await python.loadPackage(missing, quiet);
-    ok = await runCell(code, number);
+    ok = await cells.run(code, number, sketch);
   } catch (problem) {
     flush();
     postMessage({ type: "error", text: String(problem.message ?? problem) });
@@ -112,11 +112,21 @@ async function run({ code, number, imports }) {
   postMessage({ type: "done", ok });
 }
 
+function finish() {
+  try {
+    cells.finish();
+  } finally {
+    postMessage({ type: "done", ok: true });
+  }
+}
+
 onmessage = ({ data }) => {
   if (data.type === "boot") {
     boot(data.imports).catch((problem) => postMessage({ type: "failed", text: problem.message }));
   } else if (data.type === "run") {
     run(data);
+  } else if (data.type === "finish") {
+    finish();
   } else {
     prefetch(data.imports).catch(() => {}); // Run will tell
   }
