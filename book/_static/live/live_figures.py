@@ -58,7 +58,7 @@ def sketch(figure):
         layouts[key] = cut, [ax.get_position(original=True) for ax in figure.axes]
     engine = figure.get_layout_engine()
     figure.set_layout_engine("none")
-    for ax, place in zip(figure.axes, layouts[key][1]):
+    for ax, place in zip(figure.axes, layouts[key][1], strict=True):
         ax.set_position(place)
         ax.set_in_layout(True)  # set_position takes it out
     figure.canvas.draw()
