@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import oracle
@@ -180,12 +181,17 @@ def test_numpy_float16_is_summed_in_float32():
 
 
 class Recorder(TorchDispatchMode):
-    def __init__(self):
+    """Notes which operations run; with `shapes`, on arrays of which shapes, too."""
+
+    def __init__(self, shapes=False):
         super().__init__()
         self.seen = []
+        self.shapes = shapes
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.seen.append(func.overloadpacket.__name__)
+        name = func.overloadpacket.__name__
+        shapes = (tuple(a.shape) for a in args[:2] if isinstance(a, torch.Tensor))
+        self.seen.append((name, *shapes) if self.shapes else name)
         return func(*args, **(kwargs or {}))
 
 
@@ -227,20 +233,100 @@ def test_the_fused_kernel_runs_without_a_head_axis():
 
 
 def test_neither_causal_nor_decode_builds_a_mask():
-    square, decode = (tensors(*qkv(lengths=t)) for t in ((5, 5), (1, 5)))
+    square, chunk, decode = (tensors(*qkv(lengths=t)) for t in ((5, 5), (3, 5), (1, 5)))
 
     assert "arange" not in kernels_run(*square, causal=True)
     assert "arange" not in kernels_run(*decode, causal=True)
     assert "arange" not in kernels_run(*decode, window=9)
-    assert "arange" in kernels_run(*decode, window=2)
+    assert "arange" not in kernels_run(*decode, window=2)
+    assert "arange" in kernels_run(*chunk, causal=True)
 
 
-def test_wide_values_take_the_reference():
-    inputs = tensors(*qkv(value_width=E))
+def test_grouped_heads_are_read_once():
+    assert "repeat_interleave" not in kernels_run(*tensors(*qkv((6, 3))), causal=True)
+    for lengths, options in (((1, 5), {"causal": True}), ((4, 5), {})):
+        inputs = tensors(*qkv((6, 3), lengths))
+        with Recorder(shapes=True) as recorder:
+            ac.attention(*inputs, **options)
 
-    assert FLASH not in kernels_run(*inputs)
-    with pytest.raises(ValueError, match=r"cannot be used: it needs values as wide as keys"):
-        ac.attention(*inputs, backend="fused")
+        assert (FLASH, (B, 3, 2 * lengths[0], D), (B, 3, 5, D)) in recorder.seen
+
+
+def test_values_of_another_width_are_fused_too():
+    for width in (E, D + 4):
+        assert FLASH in kernels_run(*tensors(*qkv(value_width=width)))
+
+
+@pytest.mark.parametrize("heads", [(3, 3), (6, 3)])
+@pytest.mark.parametrize("options", [{"causal": True}, {"window": 37}, {"window": 1}], ids=str)
+@pytest.mark.parametrize("Tq", [17, 301, 331])
+def test_long_input_goes_block_by_block(options, heads, Tq):
+    Tk = 307
+    inputs = tensors(*qkv(heads, (Tq, Tk), lead=(1,)), grad=True)
+    mask = torch.rand(1, 1, 1, Tk, generator=torch.manual_seed(0)) > 0.3
+    bias = torch.randn(heads[0], Tq, 1, dtype=torch.float64)
+    for extra in ({}, {"mask": mask}, {"mask": mask, "bias": bias}):
+        found = [
+            ac.attention(*inputs, **options, **extra, backend=b) for b in ("reference", "auto")
+        ]
+        slopes = [torch.autograd.grad(out.square().sum(), inputs) for out in found]
+        for out, slope in zip(found[1:], slopes[1:], strict=True):
+            torch.testing.assert_close(out, found[0])
+            torch.testing.assert_close(slope, slopes[0])
+        with Recorder(shapes=True) as recorder, torch.no_grad():
+            ac.attention(*inputs, **options, **extra)
+        whole = [
+            shape for _, *shapes in recorder.seen for shape in shapes if shape[-2:] == (Tq, Tk)
+        ]
+
+        assert not [shape for shape in whole if Tq > 256]
+
+
+def test_numpy_goes_block_by_block(monkeypatch):
+    monkeypatch.setattr("attncore._reference.SCORES_AT_ONCE", 500)
+    rng = np.random.default_rng(0)
+    for Tq, Tk in ((59, 61), (61, 59), (61, 61)):
+        q, k, v = qkv((6, 3), (Tq, Tk))
+        mask, bias = rng.random((B, 1, 1, Tk)) > 0.3, rng.normal(size=(6, Tq, 1))
+        for options in ({}, {"causal": True}, {"window": 7}, {"mask": mask, "bias": bias}):
+            found = ac.attention(q, k, v, **options)
+            wanted = ac.attention(q, k, v, **options, backend="reference")
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
+
+
+def test_numpys_memory_grows_as_the_length():
+    def peak(T):
+        q, k, v = np.ones((3, 1, T, 4))
+        tracemalloc.start()
+        ac.attention(q, k, v, causal=True)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(16_000) < 100e6  # all weights would be 2 GB
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"window": 3}], ids=str)
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2)])
+@pytest.mark.parametrize("Tq", [1, 5, 150])
+def test_it_compiles_whole(options, heads, Tq):
+    torch.compiler.reset()
+    compiled = torch.compile(ac.attention, fullgraph=True, backend="eager")
+    for longer in (0, 1, 20):  # torch makes the sizes variables once they change
+        inputs = tensors(*qkv(heads, (Tq + longer, 150 + longer)))
+
+        torch.testing.assert_close(compiled(*inputs, **options), ac.attention(*inputs, **options))
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"window": 3}], ids=str)
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2)])
+@pytest.mark.parametrize("Tq", [1, 5, 150])
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch loops
+def test_it_maps_over_a_batch(options, heads, Tq):
+    inputs = [array[:, None] for array in tensors(*qkv(heads, (Tq, 150)))]
+    mapped = torch.vmap(lambda q, k, v: ac.attention(q, k, v, **options))(*inputs)
+
+    torch.testing.assert_close(mapped, ac.attention(*inputs, **options))
 
 
 def test_conventions_that_clash_with_other_libraries():
@@ -321,7 +407,7 @@ def test_torch_is_never_given_a_mask_and_is_causal(monkeypatch, extra):
     calls = []
 
     def spy(*inputs, **options):
-        calls.append(options["is_causal"] and options["attn_mask"] is not None)
+        calls.append(options["is_causal"] and options.get("attn_mask") is not None)
         return sdpa(*inputs, **options)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)

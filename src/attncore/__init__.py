@@ -20,6 +20,7 @@ from attncore._regression import (
     nadaraya_watson,
 )
 from attncore._softmax import softmax
+from attncore._streaming import streaming_attention
 
 __version__ = "0.1.0"
 
@@ -38,4 +39,5 @@ __all__ = [
     "pick_device",
     "scores",
     "softmax",
+    "streaming_attention",
 ]

@@ -121,7 +121,7 @@ def inverse_distance(u: Array) -> Array:
     array([inf, 2. , 0.5])
     """
     xp, u = as_floats(u=u)
-    at_zero = u == 0
+    at_zero = abs(u) < 1 / float(xp.finfo(u.dtype).max)  # one over less would overflow
     return xp.where(at_zero, math.inf, 1 / xp.where(at_zero, 1.0, abs(u)))
 
 

@@ -1,0 +1,86 @@
+"""What queries, keys, values, mask and bias must be; the messages name the axis and the fix."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from attncore._arrays import (
+    Array,
+    check_device,
+    check_fits,
+    check_mask,
+    is_bool,
+    is_tensor,
+    namespace,
+    shape_of,
+)
+
+
+def check_queries_and_keys(q: Array, k: Array) -> None:
+    """Raise unless queries fit keys."""
+    if q.ndim < 2 or q.ndim != k.ndim:
+        raise ValueError(
+            f"q and k must both be (..., T, D) with the same number of axes: "
+            f"{_shapes(q=q, k=k)}; add one with a[None]"
+        )
+    if q.shape[-1] != k.shape[-1]:
+        raise ValueError(
+            f"queries and keys must be equally wide (last axis D): {_shapes(q=q, k=k)}"
+        )
+    if q.shape[-1] == 0:
+        raise ValueError(
+            f"queries and keys need at least one feature (last axis D): {_shapes(q=q, k=k)}"
+        )
+    if q.shape[:-3] != k.shape[:-3]:
+        raise ValueError(
+            f"axes before the heads must be equal: {_shapes(q=q, k=k)}; "
+            "repeat the smaller one with broadcast_to"
+        )
+    if q.ndim > 2 and (k.shape[-3] == 0 or q.shape[-3] % k.shape[-3]):
+        raise ValueError(
+            f"query heads ({q.shape[-3]}) must be a multiple of key/value heads "
+            f"({k.shape[-3]}): {_shapes(q=q, k=k)}"
+        )
+
+
+def check_values(k: Array, v: Array) -> None:
+    """Raise unless there is a value for each key."""
+    if v.ndim != k.ndim:
+        raise ValueError(f"k and v must have the same number of axes: {_shapes(k=k, v=v)}")
+    if v.shape[-2] != k.shape[-2]:
+        raise ValueError(f"k and v must have one row per key: {_shapes(k=k, v=v)}")
+    if v.shape[:-2] != k.shape[:-2]:
+        raise ValueError(f"k and v must have the same heads and leading axes: {_shapes(k=k, v=v)}")
+
+
+def _shapes(**named: Array) -> str:
+    return ", ".join(f"{name} {shape_of(array)}" for name, array in named.items())
+
+
+def check_scale(scale: float | None, q: Array) -> float:
+    """Return what scores are multiplied by."""
+    if scale is None:
+        return 1 / math.sqrt(q.shape[-1])
+    if not math.isfinite(scale):
+        raise ValueError(f"scale must be finite, got {scale}")
+    return float(scale)
+
+
+def check_mask_and_bias(
+    xp: Any, q: Array, k: Array, mask: Array | None, bias: Array | None
+) -> None:
+    """Raise unless mask and bias fit the scores."""
+    scores_shape = (*shape_of(q)[:-1], k.shape[-2])
+    if mask is not None:
+        check_mask(xp, mask, scores_shape, q)
+    if bias is not None:
+        namespace(bias=bias, q=q)
+        if not (isinstance(bias, np.ndarray) or is_tensor(bias)):
+            raise TypeError(f"bias must be an array, got {type(bias).__name__}")
+        if is_bool(bias):
+            raise TypeError("bias must be numbers to add, got bool; pass a boolean array as mask=")
+        check_fits("bias", bias, scores_shape)
+        check_device(bias=bias, q=q)

@@ -1,0 +1,147 @@
+"""Attention by torch's own kernel, on the way that is fast for each case."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+from attncore import masks
+from attncore._arrays import Array, cast, is_tensor
+from attncore._blocks import part, spans
+
+BLOCK = 256  # queries at a time: shorter blocks make torch take smaller, slower tiles
+
+
+def fits_at_once(q: Array, k: Array, v: Array, causal: bool) -> bool:
+    """Tell whether the kernel takes these as they are: the commonest call, checked fast."""
+    torch = sys.modules.get("torch")
+    if torch is None or not (type(q) is type(k) is type(v) is torch.Tensor):
+        return False
+    shape, wanted, dtype, device = q.shape, k.shape, q.dtype, q.device
+    if len(shape) != 4 or (
+        shape != wanted and (causal or (*shape[:2], shape[3]) != (*wanted[:2], *wanted[3:]))
+    ):
+        return False
+    return (
+        v.shape == wanted
+        and dtype == k.dtype == v.dtype
+        and device == k.device == v.device
+        and dtype.is_floating_point
+        and q.layout == k.layout == v.layout == torch.strided
+        and q.numel() > 0 < k.numel()
+    )
+
+
+def why_not(q: Array, k: Array, bias: Array | None) -> str:
+    """Say why the kernel cannot be used; '' if it can."""
+    if not is_tensor(q):
+        return "the arrays are NumPy"
+    if 0 in q.shape or 0 in k.shape:
+        return f"an axis is empty: q {tuple(q.shape)}, k {tuple(k.shape)}"
+    if bias is not None and bias.requires_grad:
+        return "it has no gradient for the bias"
+    return ""
+
+
+def fused(
+    torch: Any,
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    causal: bool,
+    window: int | None,
+    bias: Array | None,
+    scale: float,
+) -> Array:
+    """Return attention `(..., H, Tq, E)` without building the weights."""
+    Tq, Tk = q.shape[-2], k.shape[-2]
+    if window is not None and window >= Tk:
+        causal, window = True, None
+    if bias is not None:
+        bias = cast(torch, bias, q.dtype)
+    if not causal and window is None:
+        return _call(torch, q, k, v, _merged(torch, mask, bias), scale)
+    # The kernel's is_causal is upper-left: ours only when the two lengths are equal.
+    if bool(Tq == Tk) and window is None and mask is None and bias is None:
+        return _call(torch, q, k, v, None, scale, is_causal=True)
+    outs = []
+    band: Array | None = None
+    for rows, keys in spans(Tq, Tk, BLOCK, causal=causal, window=window):
+        n, seen = rows.stop - rows.start, keys.stop - keys.start
+        queries = q[..., rows, :]
+        if seen == 0:  # these come before the first key
+            outs.append(queries.new_zeros(*queries.shape[:-1], v.shape[-1]))
+            continue
+        if n == 1:  # a single query sees all that is cut out for it
+            band = None
+        elif band is None or band.shape != (n, seen):
+            band = masks.causal(n, seen, window=window, like=q)
+        extra = _merged(torch, masks.combine(part(mask, rows, keys), band), part(bias, rows, keys))
+        outs.append(_call(torch, queries, k[..., keys, :], v[..., keys, :], extra, scale))
+    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=-2)
+
+
+def _merged(torch: Any, mask: Array | None, bias: Array | None) -> Array | None:
+    """Return the one thing the kernel takes: a boolean mask, or numbers to add."""
+    if mask is None or bias is None:
+        return bias if mask is None else mask
+    return torch.where(mask, bias, -math.inf)
+
+
+def _call(
+    torch: Any,
+    q: Array,
+    k: Array,
+    v: Array,
+    extra: Array | None,
+    scale: float,
+    is_causal: bool = False,
+) -> Array:
+    """Call the kernel in the one form that is fused: four axes, values as wide as keys."""
+    D, E = q.shape[-1], v.shape[-1]
+    if extra is not None:
+        extra = _four_axes(extra.expand(*extra.shape[:-1], k.shape[-2]), q)
+    q4, k4, v4 = (_four_axes(array, array) for array in (q, k, v))
+    if D < E:  # zeros add nothing to a score, and `scale` is set
+        q4, k4 = (torch.nn.functional.pad(array, (0, E - D)) for array in (q4, k4))
+    elif E < D:
+        v4 = torch.nn.functional.pad(v4, (0, D - E))
+    B, H, Tq, _ = q4.shape
+    G = k4.shape[1]
+    grouped = bool(H != G)  # under torch.compile sizes, and what is asked of them, are symbols
+    # Query heads that share keys are further rows of one product: the keys are read once.
+    folds = grouped and not is_causal and (Tq == 1 or extra is None)
+    if folds:
+        q4 = q4.reshape(B, G, H // G * Tq, q4.shape[-1])
+        if extra is not None and extra.shape[1] != 1:
+            extra = extra.reshape(extra.shape[0], G, H // G, extra.shape[-1])
+    out = torch.nn.functional.scaled_dot_product_attention(
+        q4,
+        k4,
+        v4,
+        attn_mask=extra,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=grouped and not folds,
+    )
+    if E < D:
+        out = out[..., :E]
+    return out.reshape(*q.shape[:-1], E)
+
+
+def _four_axes(array: Array, whole: Array) -> Array:
+    """View as `(B, heads, rows, columns)`, the only rank torch fuses.
+
+    `array` is `whole` itself or a mask that broadcasts over its leading axes.
+    """
+    if array.ndim == whole.ndim == 4:
+        return array
+    array = array.reshape((1,) * (max(whole.ndim, 4) - array.ndim) + tuple(array.shape))
+    lead = array.shape[:-3]
+    if len(lead) > 1:
+        if any(size != 1 for size in lead):
+            array = array.expand(*whole.shape[:-3], *array.shape[-3:])
+        array = array.flatten(0, len(lead) - 1)
+    return array

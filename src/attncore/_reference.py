@@ -1,0 +1,104 @@
+"""Attention by the formula as written, for NumPy and torch alike; whole or in blocks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from attncore import masks
+from attncore._arrays import Array, cast, wide
+from attncore._blocks import part, spans
+from attncore._softmax import weigh
+
+SCORES_AT_ONCE = 2**21  # 16 MB of float64: about what a processor's cache holds
+
+
+def weights(
+    xp: Any, q: Array, k: Array, allowed: Array | None, bias: Array | None, scale: float
+) -> Array:
+    """Return the weights `(..., H, Tq, Tk)`, in float32 for 16-bit input."""
+    q, k = wide(xp, q), wide(xp, k)
+    # Query heads that share a key head become further rows of one product, so that the
+    # keys are never repeated: (..., H, Tq, D) -> (..., G, r Tq, D).
+    scores = (fold(q, k) * scale) @ k.mT
+    scores = scores.reshape(*q.shape[:-1], k.shape[-2])
+    if bias is not None:
+        scores = scores + cast(xp, bias, scores.dtype)
+    return weigh(xp, scores, allowed, scores.dtype)
+
+
+def reference(
+    xp: Any,
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    causal: bool,
+    window: int | None,
+    bias: Array | None,
+    scale: float,
+) -> Array:
+    """Return attention `(..., H, Tq, E)`, building all weights at once."""
+    seen = weights(xp, q, k, allowed(q, k, mask, causal, window), bias, scale)
+    return cast(xp, mix(seen, wide(xp, v)), q.dtype)
+
+
+def blocked(
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    causal: bool,
+    window: int | None,
+    bias: Array | None,
+    scale: float,
+) -> Array:
+    """Return what :func:`reference` does, for NumPy, with memory that grows as Tq + Tk."""
+    Tq, Tk = q.shape[-2], k.shape[-2]
+    rows_at_once = max(1, SCORES_AT_ONCE // max(1, math.prod(q.shape[:-2]) * Tk))
+    if window is not None:
+        rows_at_once = max(rows_at_once, min(window, Tq))
+    if rows_at_once >= Tq:
+        return reference(np, q, k, v, mask, causal, window, bias, scale)
+    out = np.empty((*q.shape[:-1], v.shape[-1]), dtype=q.dtype)
+    for rows, keys in spans(Tq, Tk, rows_at_once, causal=causal, window=window):
+        out[..., rows, :] = reference(
+            np,
+            q[..., rows, :],
+            k[..., keys, :],
+            v[..., keys, :],
+            part(mask, rows, keys),
+            causal,
+            window,
+            part(bias, rows, keys),
+            scale,
+        )
+    return out
+
+
+def mix(weights: Array, v: Array) -> Array:
+    """Weights `(..., H, Tq, Tk)` times values `(..., G, Tk, E)`."""
+    return (fold(weights, v) @ v).reshape(*weights.shape[:-1], v.shape[-1])
+
+
+def fold(rows: Array, shared: Array) -> Array:
+    """View `(..., H, T, N)` as `(..., G, (H // G) T, N)`, to meet `shared` `(..., G, ., .)`."""
+    if rows.ndim == 2:
+        return rows
+    *lead, heads, length, width = rows.shape
+    groups = shared.shape[-3]
+    return rows.reshape(*lead, groups, heads // max(groups, 1) * length, width)
+
+
+def allowed(
+    q: Array, k: Array, mask: Array | None, causal: bool, window: int | None
+) -> Array | None:
+    """Merge `mask`, `causal` and `window` into one boolean mask, or None for no limit."""
+    Tq, Tk = q.shape[-2], k.shape[-2]
+    if not causal and window is None:
+        return mask
+    if Tq == 1 and (window is None or window >= Tk):
+        return mask  # a single query is the last position: everything is its past
+    return masks.combine(mask, masks.causal(Tq, Tk, window=window, like=q))

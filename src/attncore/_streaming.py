@@ -1,0 +1,113 @@
+"""Streaming attention: exact, one block of keys at a time, never all the weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from attncore import masks
+from attncore._arrays import Array, as_floats, cast, wide
+from attncore._blocks import spans
+from attncore._checks import check_queries_and_keys, check_scale, check_values
+from attncore._reference import fold, mix
+
+
+def streaming_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    scale: float | None = None,
+    block: int = 128,
+) -> Array:
+    r"""Attention that reads keys and values once, in blocks, and forgets each block.
+
+    For every query three things are carried along: the largest score so far m, the sum of
+    the weights so far l, and the weighted sum of the values so far o. A block with scores s
+    and values V changes them to
+
+    .. math:: m' = \max(m, \max s), \quad l' = e^{m - m'} l + \textstyle\sum e^{s - m'}, \quad
+        o' = e^{m - m'} o + e^{s - m'} V
+
+    and after the last block o / l is attention: exact, not an approximation. Queries go in
+    blocks too, so the scores in memory are `(..., H, block, block)`, whatever the lengths
+    are, unless gradients are recorded.
+
+    Parameters
+    ----------
+    q, k, v, causal, window, scale
+        As in :func:`attention`.
+    block
+        How many queries, and how many keys, at a time.
+
+    Returns
+    -------
+    Array
+        `(..., H, Tq, E)`, what :func:`attention` returns, up to rounding.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`attention`, and if `block` is not an integer of 1 or more.
+
+    References
+    ----------
+    Milakov and Gimelshein (2018), algorithm 3 (the running sum); Dao et al. (2022),
+    algorithm 1 (with the values, in tiles).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import attncore as ac
+    >>> q, k, v = np.random.default_rng(0).normal(size=(3, 5, 4))
+    >>> np.allclose(streaming_attention(q, k, v, block=2), ac.attention(q, k, v))
+    True
+    """
+    xp, q, k, v = as_floats(q=q, k=k, v=v)
+    check_queries_and_keys(q, k)
+    check_values(k, v)
+    masks.check_sizes(block=block)
+    scale = check_scale(scale, q)
+    if window is not None:
+        window = masks.check_window(window)
+    dtype, (q, k, v) = q.dtype, (wide(xp, array) for array in (q, k, v))
+    q = q * scale
+    outs = []
+    for rows, keys in spans(q.shape[-2], k.shape[-2], block, causal=causal, window=window):
+        n, length = rows.stop - rows.start, keys.stop - keys.start
+        band = None
+        if causal or window is not None:
+            band = masks.causal(n, length, window=window, like=q)
+        outs.append(_stream(xp, q[..., rows, :], k[..., keys, :], v[..., keys, :], band, block))
+    out = (np.concatenate if xp is np else xp.cat)(outs, axis=-2) if outs else _nothing(xp, q, v)
+    return cast(xp, out, dtype)
+
+
+def _stream(xp: Any, q: Array, k: Array, v: Array, band: Array | None, block: int) -> Array:
+    """Return attention of a few scaled queries to all keys, `band` `(Tq, Tk)` allowing."""
+    largest = xp.full_like(q[..., :1], -math.inf)  # m
+    total = xp.zeros_like(largest)  # l
+    out = _nothing(xp, q, v)  # o
+    for start in range(0, k.shape[-2], block):
+        part = slice(start, start + block)
+        scores = fold(q, k) @ k[..., part, :].mT
+        scores = scores.reshape(*q.shape[:-1], scores.shape[-1])
+        if band is not None:
+            scores = xp.where(band[:, part], scores, -math.inf)
+        new = xp.maximum(largest, xp.amax(scores, axis=-1, keepdims=True))
+        base = xp.where(new == -math.inf, 0.0, new)  # nothing seen yet: no inf - inf
+        faded, shares = xp.exp(largest - base), xp.exp(scores - base)
+        total = faded * total + shares.sum(axis=-1, keepdims=True)
+        out = faded * out + mix(shares, v[..., part, :])
+        largest = new
+    return out / xp.where(total == 0, 1.0, total)
+
+
+def _nothing(xp: Any, q: Array, v: Array) -> Array:
+    """Return zeros `(..., H, Tq, E)`."""
+    shape = (*q.shape[:-1], v.shape[-1])
+    return np.zeros(shape, dtype=q.dtype) if xp is np else q.new_zeros(shape)
