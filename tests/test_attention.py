@@ -407,7 +407,7 @@ def test_torch_is_never_given_a_mask_and_is_causal(monkeypatch, extra):
     calls = []
 
     def spy(*inputs, **options):
-        calls.append(options["is_causal"] and options.get("attn_mask") is not None)
+        calls.append(options.get("is_causal", False) and options.get("attn_mask") is not None)
         return sdpa(*inputs, **options)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)

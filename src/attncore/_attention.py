@@ -100,8 +100,10 @@ def attention(
         and backend == "auto"
         and fits_at_once(q, k, v, causal)
     ):
-        torch = sys.modules["torch"]
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=bool(causal))
+        kernel = sys.modules["torch"].nn.functional.scaled_dot_product_attention
+        if causal and q.shape[2] != 1:  # a single query is the last: it has no future
+            return kernel(q, k, v, is_causal=True)
+        return kernel(q, k, v)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     xp, q, k, v = as_floats(q=q, k=k, v=v)

@@ -123,7 +123,8 @@ class KVCache:
 
         A refused call leaves the cache as it was.
         """
-        self._check(k, v)
+        if not self._takes(k, v):
+            self._check(k, v)
         n = k.shape[-2]
         # `length` moves last: were a write to fail, the new tokens would not count.
         if self.window is None:
@@ -177,7 +178,24 @@ class KVCache:
         """Return the slots in use, oldest token first."""
         return [i % self._slots for i in range(self.length - self.held, self.length)]
 
+    def _takes(self, k: Array, v: Array) -> bool:
+        """Tell whether these fit, fast: decoding asks once per layer and token."""
+        if not (type(k) is type(v) is type(self._k)):
+            return False
+        B, G, slots, D = self._k.shape
+        n = k.shape[2] if k.ndim == 4 else 0
+        return (
+            n > 0
+            and (self.window is not None or self.length + n <= slots)
+            and tuple(k.shape) == (B, G, n, D)
+            and tuple(v.shape) == (B, G, n, self._v.shape[3])
+            and k.dtype == v.dtype == self._k.dtype
+            and k.device == v.device == self._k.device
+            and not (self._xp is not np and (k.requires_grad or v.requires_grad))
+        )
+
     def _check(self, k: Array, v: Array) -> None:
+        """Raise if these do not fit."""
         namespace(cache=self._k, k=k, v=v)
         check_device(cache=self._k, k=k, v=v)
         B, G, _, D = self._k.shape

@@ -14,15 +14,17 @@ BLOCK = 256  # queries at a time: shorter blocks make torch take smaller, slower
 
 
 def fits_at_once(q: Array, k: Array, v: Array, causal: bool) -> bool:
-    """Tell whether the kernel takes these as they are: the commonest call, checked fast."""
+    """Tell whether the kernel takes these as they are: the commonest calls, checked fast."""
     torch = sys.modules.get("torch")
     if torch is None or not (type(q) is type(k) is type(v) is torch.Tensor):
         return False
     shape, wanted, dtype, device = q.shape, k.shape, q.dtype, q.device
-    if len(shape) != 4 or (
-        shape != wanted and (causal or (*shape[:2], shape[3]) != (*wanted[:2], *wanted[3:]))
-    ):
+    if len(shape) != 4 or len(wanted) != 4:
         return False
+    if shape != wanted:
+        B, H, Tq, D = shape
+        if (wanted[0], wanted[1], wanted[3]) != (B, H, D) or (causal and Tq != 1):
+            return False
     return (
         v.shape == wanted
         and dtype == k.dtype == v.dtype
