@@ -1,29 +1,43 @@
-"""Time attncore.attention against its peers: medians of interleaved runs, as ratios.
-
-    python benchmarks/attention.py [--repeats 15]
-
-Peers: torch's scaled_dot_product_attention called directly, and the formula written out in
-torch. A ratio below 1 means that attncore is faster. Peers take turns within one run, so
-that a busy moment hits them alike.
-"""
+"""Cases of `attention` and their peers: torch's kernel called directly, and by the formula."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import attncore as ac
 
 HEADS, WIDTH = 8, 64
+Case = tuple[str, dict[str, Callable[[], object]]]
 
 
-def written_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> torch.Tensor:
+def cases(device: torch.device) -> Iterator[Case]:
+    """Yield (what is measured, {"ours": call, peer: call})."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for causal in (False, True):
+            for length in (4, 512, 1024, 2048, 4096):
+                yield square(device, dtype, causal, length)
+    yield window(device, 4096, 256)
+    yield chunk(device, 512, 2048)
+    yield grouped(device)
+
+
+def square(device: torch.device, dtype: torch.dtype, causal: bool, length: int) -> Case:
+    """Queries, keys and values of one length."""
+    q, k, v = torch.randn(3, 1, HEADS, length, WIDTH, device=device, dtype=dtype).unbind()
+    name = f"{str(dtype).removeprefix('torch.')}{', causal' * causal}, T = {length}"
+    return name, {
+        "ours": lambda: ac.attention(q, k, v, causal=causal),
+        "torch's kernel": lambda: sdpa(q, k, v, is_causal=causal),
+        "written out": lambda: written_out(q, k, v, causal),
+    }
+
+
+def written_out(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """Return attention by the formula, as most tutorials write it."""
     scores = q @ k.mT / math.sqrt(q.shape[-1])
     if causal:
@@ -31,57 +45,47 @@ def written_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool)
     return torch.softmax(scores, dim=-1) @ v
 
 
-def medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of each, run in turns after one warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, call in runs.items():
-            synchronise()
-            start = time.perf_counter()
-            call()
-            synchronise()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+def window(device: torch.device, length: int, size: int) -> Case:
+    """A sliding window: the bound is the bare kernel, once for each block of queries."""
+    q, k, v = torch.randn(3, 1, HEADS, length, WIDTH, device=device).unbind()
+    mask = ac.masks.causal(length, window=size, like=q)
+    band = ac.masks.causal(size, 2 * size - 1, window=size, like=q)
+
+    def bare() -> None:
+        for stop in range(2 * size, length + 1, size):
+            keys = slice(stop - 2 * size + 1, stop)
+            sdpa(q[:, :, stop - size : stop], k[:, :, keys], v[:, :, keys], attn_mask=band)
+
+    return f"window {size}, T = {length}", {
+        "ours": lambda: ac.attention(q, k, v, window=size),
+        "the bare blocks": bare,
+        "torch's kernel, mask": lambda: sdpa(q, k, v, attn_mask=mask),
+        "torch's kernel, no window": lambda: sdpa(q, k, v, is_causal=True),
+    }
 
 
-def synchronise() -> None:
-    """Wait for the GPU, if one is used."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def chunk(device: torch.device, queries: int, keys: int) -> Case:
+    """The next tokens of a prompt that is read in parts."""
+    q = torch.randn(1, HEADS, queries, WIDTH, device=device)
+    k, v = torch.randn(2, 1, HEADS, keys, WIDTH, device=device).unbind()
+    mask = ac.masks.causal(queries, keys, like=q)
+    return f"causal, {queries} queries on {keys} keys", {
+        "ours": lambda: ac.attention(q, k, v, causal=True),
+        "torch's kernel, mask": lambda: sdpa(q, k, v, attn_mask=mask),
+        "torch's kernel, no mask": lambda: sdpa(q, k, v),
+    }
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=15, help="timed runs of each")
-    repeats = parser.parse_args().repeats
-    device = ac.pick_device()
-    card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print(f"{card}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"batch 1, {HEADS} heads of {WIDTH}; ratios of medians of {repeats} runs")
-    print(f"{'dtype':9}{'causal':8}{'T':>6}{'ms':>10}{'/ torch fused':>16}{'/ written out':>16}")
-    for dtype in (torch.float32, torch.bfloat16):
-        for causal in (False, True):
-            for length in (16, 512, 2048):
-                shape = (1, HEADS, length, WIDTH)
-                q, k, v = torch.randn(3, *shape, device=device, dtype=dtype).unbind()
-                with torch.inference_mode():
-                    found = medians(
-                        {
-                            "ours": lambda: ac.attention(q, k, v, causal=causal),  # noqa: B023
-                            "fused": lambda: sdpa(q, k, v, is_causal=causal),  # noqa: B023
-                            "written": lambda: written_out(q, k, v, causal),  # noqa: B023
-                        },
-                        repeats,
-                    )
-                ours = found["ours"]
-                print(
-                    f"{str(dtype).removeprefix('torch.'):9}{causal!s:8}{length:6}{1e3 * ours:10.3f}"
-                    f"{ours / found['fused']:16.2f}{ours / found['written']:16.2f}",
-                    flush=True,
-                )
+def grouped(device: torch.device) -> Case:
+    """One new token, 8 sequences, 8 query heads on 2 key/value heads."""
+    q = torch.randn(8, HEADS, 1, WIDTH, device=device)
+    k, v = torch.randn(2, 8, 2, 4096, WIDTH, device=device).unbind()
 
+    def repeated() -> Tensor:
+        return sdpa(q, k.repeat_interleave(4, dim=1), v.repeat_interleave(4, dim=1))
 
-if __name__ == "__main__":
-    main()
+    return "decode, 8 heads on 2, 4096 keys", {
+        "ours": lambda: ac.attention(q, k, v, causal=True),
+        "torch's kernel, enable_gqa": lambda: sdpa(q, k, v, enable_gqa=True),
+        "torch's kernel, keys repeated": repeated,
+    }
