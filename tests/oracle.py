@@ -1,6 +1,8 @@
 """The definitions as loops in float64, to be checked by eye. Imports nothing of attncore."""
 
+import cmath
 import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -89,3 +91,64 @@ def regression(x, x_train, y_train, kernel, bandwidth):
     if sum(weight) == 0:
         return math.nan
     return sum(w * y for w, y in zip(weight, y_train, strict=True)) / sum(weight)
+
+
+def speed(i, D, base):
+    """Turning speed of pair i, in radians per token."""
+    return base ** (-2 * i / D)
+
+
+def sinusoidal(positions, D, base=10000.0):
+    """Positions as rows of sines and cosines, (T, D)."""
+    out = np.zeros((len(positions), D))
+    for row, t in enumerate(positions):
+        for i in range(D // 2):
+            out[row, 2 * i] = math.sin(t * speed(i, D, base))
+            out[row, 2 * i + 1] = math.cos(t * speed(i, D, base))
+    return out
+
+
+def rope(row, t, base=10000.0, pairing="half"):
+    """Turn one vector: each pair is a complex number, times e to the i times angle."""
+    D = len(row)
+    out = np.zeros(D)
+    for i in range(D // 2):
+        a, b = (i, i + D // 2) if pairing == "half" else (2 * i, 2 * i + 1)
+        z = complex(row[a], row[b]) * cmath.exp(1j * t * speed(i, D, base))
+        out[a], out[b] = z.real, z.imag
+    return out
+
+
+def alibi_slopes(H):
+    """Slopes of H heads, by the recursion of the authors' program."""
+    if math.log2(H).is_integer():
+        start = 2 ** (-8 / H)
+        return [start ** (h + 1) for h in range(H)]
+    below = 2 ** math.floor(math.log2(H))
+    return alibi_slopes(below) + alibi_slopes(2 * below)[0::2][: H - below]
+
+
+def t5_bucket(d, buckets, max_distance, causal):
+    """Bucket of one distance; exact, for no logarithm is taken."""
+    n = buckets if causal else buckets // 2
+    future = n if d < 0 and not causal else 0
+    d = max(d, 0) if causal else abs(d)
+    m = n // 2
+    if d < m:
+        return future + d
+    step = 0  # the largest with (d / m) ** (n - m) >= (max_distance / m) ** step
+    while step < n - m - 1 and Fraction(d, m) ** (n - m) >= Fraction(max_distance, m) ** (step + 1):
+        step += 1
+    return future + m + step
+
+
+def xl_scores(q, k, rows, u, v):
+    """Transformer-XL's scores of one head; `rows` maps a distance to its row."""
+    (Tq, D), Tk = q.shape, len(k)
+    out = np.zeros((Tq, Tk))
+    for i in range(Tq):
+        for j in range(Tk):
+            r = rows[Tk - Tq + i - j]
+            for c in range(D):
+                out[i, j] += (q[i, c] + u[c]) * k[j, c] + (q[i, c] + v[c]) * r[c]
+    return out / math.sqrt(D)

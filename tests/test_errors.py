@@ -157,6 +157,72 @@ SCORES_AND_REGRESSION = [
          "k and v must have one row per key: k (5, 2), v (4, 2)"),
 ]  # fmt: skip
 
+POSITIONS = [
+    case(lambda: ac.positions.sinusoidal(3, 5), ValueError, "D must be even and positive, got 5"),
+    case(lambda: ac.positions.sinusoidal(3, 0), ValueError, "D must be even and positive, got 0"),
+    case(lambda: ac.positions.sinusoidal(3, 4.0), TypeError, "D must be an integer, got float"),
+    case(lambda: ac.positions.sinusoidal(-1, 4), ValueError, "T must not be negative, got -1"),
+    case(lambda: ac.positions.sinusoidal(3.0, 4), TypeError, "T must be an integer, got float"),
+    case(lambda: ac.positions.sinusoidal(np.float64(3), 4), TypeError,
+         "T must be an integer, got float64"),
+    case(lambda: ac.positions.sinusoidal(True, 4), TypeError, "T must be an integer, got bool"),
+    case(lambda: ac.positions.sinusoidal(TRUE, 4), TypeError,
+         "positions must hold real numbers, got bool"),
+    case(lambda: ac.positions.sinusoidal(3, 4, base=0), ValueError,
+         "base must be positive and finite, got 0"),
+    case(lambda: ac.positions.rope(Z((3, 4)), range(3), base=np.inf), ValueError,
+         "base must be positive and finite, got inf"),
+    case(lambda: ac.positions.rope(Z((3, 4)), range(3), pairing="neox"), ValueError,
+         "pairing must be one of half, interleaved, got 'neox'"),
+    case(lambda: ac.positions.rope(Z((3, 5)), range(3)), ValueError,
+         "D must be even and positive, got 5"),
+    case(lambda: ac.positions.rope(Z(4), [0]), ValueError,
+         "x must be (..., T, D), got (4,); add an axis with a[None]"),
+    case(lambda: ac.positions.rope(Z((3, 4)), torch.arange(3)), TypeError,
+         "NumPy arrays and torch tensors do not mix: x NumPy, positions torch"),
+    case(lambda: ac.positions.rope(Z((3, 4)), [True] * 3), TypeError,
+         "positions must hold real numbers, got bool"),
+    case(lambda: ac.positions.rope(torch.zeros(3, 4), torch.arange(3, device="meta")), ValueError,
+         "tensors must be on one device: positions on meta, x on cpu"),
+    case(lambda: ac.positions.rope(Z((3, 4)), [7]), ValueError,
+         "positions must be (T,) = (3,), or have an axis for each of (..., T) = (3,), such as "
+         "(B, 1, T): got (1,)"),
+    case(lambda: ac.positions.rope(Z((3, 4)), 7), ValueError, "(B, 1, T): got ()"),
+    case(lambda: ac.positions.rope(Z((2, 2, 3, 4)), Z((2, 3))), ValueError,  # (B, T), B = H
+         "an axis for each of (..., T) = (2, 2, 3), such as (B, 1, T): got (2, 3)"),
+    case(lambda: ac.positions.rope(Z((2, 3, 4)), Z((5, 3))), ValueError, "got (5, 3)"),
+    case(lambda: ac.positions.distances(-1), ValueError, "Tq must not be negative, got -1"),
+    case(lambda: ac.positions.distances(1, 2.0), TypeError, "Tk must be an integer, got float"),
+    case(lambda: ac.positions.alibi(0, 3), ValueError, "H must be at least 1, got 0"),
+    case(lambda: ac.positions.alibi(2.0, 3), TypeError, "H must be an integer, got float"),
+    case(lambda: ac.positions.t5_bucket([1.0]), TypeError,
+         "distances must be integers below 2**63, got float64"),
+    case(lambda: ac.positions.t5_bucket(np.uint64([1])), TypeError, "2**63, got uint64"),
+    case(lambda: ac.positions.t5_bucket([True]), TypeError, "2**63, got bool"),
+    case(lambda: ac.positions.t5_bucket([1], buckets=2), ValueError,
+         "buckets must be at least 4, got 2"),
+    case(lambda: ac.positions.t5_bucket([1], buckets=1, causal=True), ValueError,
+         "buckets must be at least 2, got 1"),
+    case(lambda: ac.positions.t5_bucket([1], buckets=7), ValueError,
+         "buckets must be even, half for each direction, got 7"),
+    case(lambda: ac.positions.t5_bucket([1], max_distance=8), ValueError,
+         "max_distance must be at least 9, got 8"),
+    case(lambda: ac.positions.skew(Z((3, 2))), ValueError,
+         "by_distance must be (..., Tq, Tq + Tk - 1), with a query and a key at least, got (3, 2)"),
+    case(lambda: ac.positions.skew(Z((0, 2))), ValueError, "got (0, 2)"),
+    case(lambda: ac.positions.skew(Z(2)), ValueError, "got (2,)"),
+    case(lambda: ac.positions.xl_bias(Z((6, 3, 4)), Z((2, 5, 4)), Z((7, 4)), Z(4), Z(4)),
+         ValueError, "q and k must be (..., H, T, D), alike but for T, none of it 0: "
+         "q (6, 3, 4), k (2, 5, 4); repeat keys that heads share"),
+    case(lambda: ac.positions.xl_bias(Z((3, 4)), Z((5, 4)), Z((8, 4)), Z(4), Z(4)), ValueError,
+         "r must have a row for each distance from Tk - 1 to 1 - Tq, (H, 7, 4) or without H, "
+         "got (8, 4)"),
+    case(lambda: ac.positions.xl_bias(Z((2, 3, 4)), Z((2, 5, 4)), Z((7, 4)), Z((3, 4)), Z(4)),
+         ValueError, "content_bias must be (D,) = (4,) or (H, D), got (3, 4)"),
+    case(lambda: ac.positions.xl_bias(Z((3, 4)), Z((5, 4)), Z((7, 4)), Z(4), Z((1, 4))),
+         ValueError, "position_bias must be (D,) = (4,) or (H, D), got (1, 4)"),
+]  # fmt: skip
+
 THE_REST = [
     case(lambda: ac.pick_device("warp"), ValueError,
          "prefer=warp is no torch device: use cpu, cuda, mps"),
@@ -175,7 +241,7 @@ THE_REST = [
 
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
-    ARRAYS + ATTENTION + SOFTMAX_AND_MASKS + SCORES_AND_REGRESSION + THE_REST,
+    ARRAYS + ATTENTION + SOFTMAX_AND_MASKS + SCORES_AND_REGRESSION + POSITIONS + THE_REST,
 )
 def test_the_error_says_what_is_wrong(call, kind, message):
     with pytest.raises(kind, match=re.escape(message)):

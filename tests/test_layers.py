@@ -116,6 +116,49 @@ def test_it_compiles_whole_with_and_without_a_cache(window):
         assert torch.allclose(compiled(x[:, :3], cache=cache), whole[:, :3])
 
 
+@pytest.mark.parametrize("pairing", ["half", "interleaved"])
+def test_rope_turns_queries_and_keys_and_nothing_else(pairing):
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, rope=pairing, rope_base=50.0, **DOUBLE))
+    plain = MultiHeadAttention(WIDTH, HEADS, **DOUBLE)
+    plain.load_state_dict(layer.state_dict())  # the same names
+    x = rand(B, TK, WIDTH)
+    q, k, v = plain._heads(x, None)
+    q, k = (ac.positions.rope(a, range(TK), base=50.0, pairing=pairing) for a in (q, k))
+    expected = plain.out_proj(ac.attention(q, k, v, causal=True).transpose(1, 2).flatten(2))
+
+    assert torch.allclose(layer(x, causal=True), expected)
+    assert torch.allclose(layer.weights(x), ac.attention_weights(q, k))
+    assert not torch.allclose(layer(x, causal=True), plain(x, causal=True))
+    assert list(layer.state_dict()) == list(plain.state_dict())
+    assert f"rope='{pairing}'" in repr(layer)
+    assert "rope" not in repr(plain)
+
+
+@pytest.mark.parametrize("splits", [(13,), (3, 1, 2, 1, 1, 5), (1,) * 13, (1, 12)], ids=str)
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("pairing", ["half", "interleaved"])
+def test_rope_goes_on_from_the_cache(pairing, window, splits):
+    layer = shake(MultiHeadAttention(WIDTH, 6, 2, head_dim=4, rope=pairing, **DOUBLE))
+    x = rand(B, 13, WIDTH)
+    cache = ac.KVCache(B, 2, 13, 4, window=window, like=x)
+    with torch.no_grad():
+        whole = layer(x, causal=True, window=window)
+        parts = [layer(part, cache=cache) for part in x.split(splits, dim=1)]
+
+    assert torch.allclose(torch.cat(parts, dim=1), whole)
+    assert cache.length == 13
+
+
+def test_rope_sees_order_and_not_where_the_text_stands():
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, rope="half", **DOUBLE))
+    x, order = rand(B, TK, WIDTH), torch.tensor([2, 0, 1, 5, 3, 4, 6])
+    late = torch.arange(2 * TK) >= TK
+    twice = layer(torch.cat([x, x], dim=1), mask=late, causal=True)
+
+    assert torch.allclose(twice[:, TK:], layer(x, causal=True))
+    assert not torch.allclose(layer(x[:, order])[:, -1], layer(x)[:, -1])
+
+
 def test_a_window_over_a_cache_that_keeps_everything():
     layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE))
     x = rand(B, TK, WIDTH)
@@ -255,6 +298,14 @@ Z = torch.zeros
         (lambda: MultiHeadAttention(8, 2, context_dim=0), ValueError,
          r"context_dim must be at least 1, got 0"),
         (lambda: MultiHeadAttention(8, 2.0), TypeError, r"heads must be an integer, got float"),
+        (lambda: MultiHeadAttention(12, 3, rope="llama"), ValueError,
+         r"pairing must be one of half, interleaved, got 'llama'"),
+        (lambda: MultiHeadAttention(12, 4, rope="half"), ValueError,
+         r"D must be even and positive, got 3"),
+        (lambda: MultiHeadAttention(12, 3, rope="half", rope_base=-1), ValueError,
+         r"base must be positive and finite, got -1"),
+        (lambda: MultiHeadAttention(12, 3, rope="half")(Z(1, 5, 12), Z(1, 5, 12)), ValueError,
+         r"rope is for self-attention: a context has positions of its own"),
         (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 8)), ValueError,
          r"x must be \(..., T, d_model = 12\), got \(1, 5, 8\)"),
         (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12).long()), TypeError,

@@ -131,6 +131,36 @@ def test_the_layer_equals_llama_without_rotation(implementation):
     )
 
 
+@implementations
+@pytest.mark.parametrize("base", [10000.0, 500.0])
+def test_the_layer_with_rope_equals_llama(implementation, base):
+    sizes = {"hidden_size": WIDTH, "num_attention_heads": H, "num_key_value_heads": G}
+    config = LlamaConfig(
+        **sizes,
+        head_dim=D,
+        attn_implementation=implementation,
+        rope_parameters={"rope_type": "default", "rope_theta": base},
+    )
+    theirs, x = shake(LlamaAttention(config, layer_idx=0)), rand(B, T, WIDTH)
+    ours = MultiHeadAttention(
+        WIDTH, H, G, head_dim=D, bias=False, rope="half", rope_base=base, dtype=torch.float64
+    )
+    maps = [theirs.q_proj.weight, theirs.k_proj.weight, theirs.v_proj.weight]
+    ours.load_state_dict(
+        {"in_proj_weight": torch.cat(maps), "out_proj.weight": theirs.o_proj.weight}
+    )
+    cache = ac.KVCache(B, G, T, D, like=x)
+    with torch.no_grad():
+        expected, _ = theirs(x, rotation(theirs, x), their_mask(config, x))
+        parts = [ours(part, cache=cache) for part in x.split((4, 1, 6), dim=1)]
+        ours.rope = "interleaved"
+        mixed = ours(x, causal=True)
+
+    # Their angles are in float32.
+    assert_close(torch.cat(parts, dim=1), expected, rtol=2e-6, atol=2e-6)
+    assert (mixed - expected).abs().max() > 0.01
+
+
 def gpt2_config(implementation):
     return GPT2Config(
         n_embd=GPT2_WIDTH,

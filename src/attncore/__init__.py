@@ -8,7 +8,7 @@ array([[0.67],
        [0.33]])
 """
 
-from attncore import data, kernels, masks, scores
+from attncore import data, kernels, masks, positions, scores
 from attncore._attention import attention, attention_weights
 from attncore._cache import KVCache
 from attncore._device import pick_device
@@ -37,6 +37,7 @@ __all__ = [
     "masks",
     "nadaraya_watson",
     "pick_device",
+    "positions",
     "scores",
     "softmax",
     "streaming_attention",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +12,8 @@ from attncore._arrays import dtype_name, shape_of
 from attncore._attention import attention, attention_weights
 from attncore._cache import KVCache, UndoOnError
 from attncore.masks import check_sizes, check_window
+from attncore.positions import check_rope
+from attncore.positions import rope as turn
 
 
 class MultiHeadAttention(nn.Module):
@@ -40,6 +41,12 @@ class MultiHeadAttention(nn.Module):
         Width of the context if it is not `d_model`.
     bias
         Whether the maps add a bias.
+    rope
+        "half" or "interleaved" turns queries and keys by their positions, before the cache:
+        see :func:`attncore.positions.rope`. Self-attention only. Positions count from 0, or
+        go on from ``cache.length``. None: no positions.
+    rope_base
+        Its base.
     device, dtype
         Of the parameters, as in torch.
 
@@ -47,14 +54,15 @@ class MultiHeadAttention(nn.Module):
     ------
     ValueError
         If a size is below 1, `heads` does not divide `d_model` (and `head_dim` is not
-        given), `kv_heads` does not divide `heads`, or, on a call, a width, the context or
-        the cache does not fit.
+        given), `kv_heads` does not divide `heads`, `rope` is no pairing or `head_dim` is odd
+        with it, or, on a call, a width, the context or the cache does not fit.
     TypeError
         If a size is not an integer, or, on a call, x or the context is not floating point.
 
     References
     ----------
-    Vaswani et al. (2017), section 3.2.2; Shazeer (2019); Ainslie et al. (2023).
+    Vaswani et al. (2017), section 3.2.2; Shazeer (2019); Ainslie et al. (2023); for `rope`
+    Su et al. (2024).
 
     Examples
     --------
@@ -80,6 +88,8 @@ class MultiHeadAttention(nn.Module):
         head_dim: int | None = None,
         context_dim: int | None = None,
         bias: bool = True,
+        rope: str | None = None,
+        rope_base: float = 10000.0,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -96,6 +106,9 @@ class MultiHeadAttention(nn.Module):
                 )
             head_dim = d_model // heads
         check_sizes(head_dim=head_dim)
+        if rope is not None:
+            check_rope(head_dim, rope_base, rope)
+        self.rope, self.rope_base = rope, rope_base
         self.d_model, self.heads, self.kv_heads, self.head_dim = d_model, heads, kv_heads, head_dim
         self.context_dim = context_dim
         self.widths = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim)
@@ -167,7 +180,8 @@ class MultiHeadAttention(nn.Module):
         self._check(x, context)
         if cache is not None:
             self._check_cache(x, context, mask, window, cache)
-        q, k, v = self._heads(x, context)
+        start = 0 if cache is None else cache.length
+        q, k, v = self._heads(x, context, start)
         with UndoOnError(cache):
             if cache is not None:
                 k, v = cache.append(k, v)
@@ -193,10 +207,18 @@ class MultiHeadAttention(nn.Module):
         q, k, _ = self._heads(x, context)
         return attention_weights(q, k, mask, causal=causal, window=window)
 
-    def _heads(self, x: Tensor, context: Tensor | None) -> Iterator[Tensor]:
-        """Yield q `(..., H, Tq, D)`, then k and v `(..., G, Tk, D)`."""
-        for rows in self._project(x, context):
-            yield rows.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)
+    def _heads(
+        self, x: Tensor, context: Tensor | None, start: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q `(..., H, Tq, D)`, then k and v `(..., G, Tk, D)`; x begins at `start`."""
+        q, k, v = (
+            rows.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)
+            for rows in self._project(x, context)
+        )
+        if self.rope is not None:
+            places = torch.arange(start, start + x.shape[-2], device=x.device)
+            q, k = (turn(a, places, base=self.rope_base, pairing=self.rope) for a in (q, k))
+        return q, k, v
 
     def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         bias = self.in_proj_bias
@@ -226,6 +248,8 @@ class MultiHeadAttention(nn.Module):
             raise TypeError(
                 f"context must be floating point, got {dtype_name(context)}; pass a mask as mask="
             )
+        if self.rope is not None:
+            raise ValueError("rope is for self-attention: a context has positions of its own")
         if context.ndim < 2 or context.shape[-1] != self.context_dim:
             raise ValueError(
                 f"context must be (..., T, context_dim = {self.context_dim}), "
@@ -263,7 +287,7 @@ class MultiHeadAttention(nn.Module):
         """Return what ``print(layer)`` shows."""
         return (
             f"d_model={self.d_model}, heads={self.heads}, kv_heads={self.kv_heads}, "
-            f"head_dim={self.head_dim}"
+            f"head_dim={self.head_dim}" + (f", rope={self.rope!r}" if self.rope else "")
         )
 
 

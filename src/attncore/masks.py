@@ -73,8 +73,8 @@ def causal(
      [0 1 1 0]
      [0 0 1 1]]
     """
-    Tq = _length("Tq", Tq)
-    Tk = Tq if Tk is None else _length("Tk", Tk)
+    Tq = check_length("Tq", Tq)
+    Tk = Tq if Tk is None else check_length("Tk", Tk)
     xp: Any = np if like is None else namespace(like=like)
     where = {} if xp is np else {"device": like.device}  # type: ignore[union-attr]
     age = xp.arange(Tk - Tq, Tk, **where)[:, None] - xp.arange(Tk, **where)[None, :]
@@ -155,7 +155,7 @@ def padding(lengths: Array, Tk: int) -> Array:
     array([[1, 0, 0, 0],
            [1, 1, 1, 0]])
     """
-    Tk = _length("Tk", Tk)
+    Tk = check_length("Tk", Tk)
     xp: Any = namespace(lengths=lengths)
     if isinstance(lengths, (list, tuple)) and len(lengths) == 0:
         raise TypeError(
@@ -235,7 +235,7 @@ def check_window(window: int) -> int:
     return window
 
 
-def check_integer(name: str, value: int) -> int:
+def check_integer(name: str, value: object) -> int:
     """Return `value` as an int; a float, even 2.0, and a bool are refused."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
@@ -249,7 +249,8 @@ def check_sizes(**sizes: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {size}")
 
 
-def _length(name: str, value: int) -> int:
+def check_length(name: str, value: object) -> int:
+    """Return `value` as an int that is 0 or more."""
     value = check_integer(name, value)
     if value < 0:
         raise ValueError(f"{name} must not be negative, got {value}")
