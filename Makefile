@@ -6,7 +6,7 @@ BIN := .venv/bin
 ENV ?= tools/make_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help env newest book serve notebooks test lint format bench benchlive data pins screenshots clean
+.PHONY: help env newest book serve notebooks test lint format bench bench-gpu benchlive data pins screenshots clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,11 @@ format: env ## put the code into the project's style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: env ## time attention against its peers on this machine
-	@$(BIN)/python benchmarks/attention.py
+bench: env ## time attention, layers and decoding against their peers on this machine
+	@$(BIN)/python benchmarks/run.py
+
+bench-gpu: env ## the same on a CUDA card
+	@$(BIN)/python benchmarks/run.py --device cuda
 
 benchlive: book ## time the live cells in Chromium, and count what they load
 	@$(BIN)/python benchmarks/live.py

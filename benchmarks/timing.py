@@ -18,14 +18,14 @@ def medians(
 ) -> dict[str, float]:
     """Return the median milliseconds of each, run in turns, so that a busy moment hits all.
 
-    One warm-up each; then at least 5 rounds, and at most 200, until `seconds` are spent.
+    One warm-up each; then at least 3 rounds, and at most 200, until `seconds` are spent.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for call in runs.values():
         call()
     end = time.perf_counter() + seconds
     for turn in range(200):
-        if turn >= 5 and time.perf_counter() > end:
+        if turn >= 3 and time.perf_counter() > end:
             break
         for name, call in runs.items():
             wait(device)

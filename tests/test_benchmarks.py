@@ -1,0 +1,73 @@
+"""The benchmarks compare like with like, and README.md shows what they found."""
+
+import attention as attention_cases
+import decoding
+import layers
+import pytest
+import report
+import timing
+import torch
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        attention_cases.square(CPU, torch.float32, False, 37),
+        attention_cases.square(CPU, torch.float32, True, 37),
+        attention_cases.chunk(CPU, 5, 11),
+        attention_cases.window(CPU, 40, 8),
+        attention_cases.grouped(CPU),
+    ],
+    ids=lambda case: case[0],
+)
+def test_peers_of_attention_compute_the_same(case):
+    ours = case[1]["ours"]()
+    same = [name for name in case[1] if not name.endswith(("no window", "no mask", "bare blocks"))]
+
+    assert len(same) > 1
+    for name in same:
+        torch.testing.assert_close(case[1][name](), ours, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_peers_of_the_layer_compute_the_same():
+    peers = layers.make(CPU)
+
+    assert len(peers) == 5
+    x = torch.randn(1, 7, layers.WIDTH)
+    for name, layer in peers.items():
+        torch.testing.assert_close(layer(x), peers["ours"](x), rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_peers_of_decoding_generate_the_same():
+    ours, theirs = decoding.models(CPU)
+    prompt = torch.randint(65, (1, 9))
+    tokens = ours.generate(prompt, 5)
+
+    assert torch.equal(ours.generate(prompt, 5, cached=False), tokens)
+    with torch.no_grad():
+        expected = theirs(tokens).logits
+        torch.testing.assert_close(ours(tokens), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_peak_of_memory_is_seen():
+    peak = timing.peak_megabytes(lambda: torch.ones(30_000_000).sum(), CPU)
+
+    assert peak is None or 110 < peak < 200  # 120 MB; None where the system does not tell
+
+
+def test_medians_are_of_every_run():
+    calls = []
+    runs = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    found = timing.medians(runs, CPU, 0.0)
+
+    assert found.keys() == {"a", "b"}
+    assert calls == list("ab" * 4)  # a warm-up, and three rounds in turns
+
+
+def test_the_readme_shows_the_figures_that_were_kept():
+    text = report.README.read_text("utf-8")
+
+    assert text == report.written(text)
+    assert "| decoding:" in text
