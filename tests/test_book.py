@@ -42,6 +42,24 @@ def test_every_page_of_the_contents_is_built():
     assert (HTML / "index.html").exists()
 
 
+def test_every_myth_and_exercise_is_listed():
+    links = soup(HTML / "book/myths_and_exercises.html").select("article li li a")
+    found = {(urlsplit(a["href"]).path, urlsplit(a["href"]).fragment): a.get_text() for a in links}
+    for name in CHAPTERS:
+        page = soup(HTML / f"book/{name}.html")
+        titles = [t.get_text() for t in page.select("div.admonition > p.admonition-title")]
+        told = [title.split(":", 1)[1].strip() for title in titles if title.startswith("Myth")]
+        listed = {i: text for (path, i), text in found.items() if path == f"{name}.html"}
+
+        assert [text for i, text in listed.items() if i.startswith("myth")] == told
+        assert [i for i in listed if i.startswith("ex-")] == [
+            box["id"] for box in page.select("div.exercise")
+        ]
+        for i in listed:
+            if i.startswith("myth"):
+                assert "assert" in page.select_one(f"div.cell#{i}, div.cell:has(> #{i})").get_text()
+
+
 def test_internal_links_and_anchors_resolve():
     broken, ids = [], {}
     for page in book_pages():

@@ -1,0 +1,135 @@
+"""Lists of all myths and of all exercises, with links, made from the pages themselves.
+
+    ```{myth-index}
+    ```
+    ```{exercise-index}
+    ```
+
+A myth is linked to the cell that refutes it: the first one after its box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx_exercise.nodes import exercise_enumerable_node, exercise_subtitle
+
+MYTH = "Myth"
+
+
+class Listing(nodes.General, nodes.Element):
+    """Stands where a list will be, until all pages are read."""
+
+
+class Index(Directive):
+    """Puts a list there."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the placeholder."""
+        env = self.state.document.settings.env
+        env.attn_listings.add(env.docname)
+        return [Listing(kind=self.name.removesuffix("-index"))]
+
+
+def collect(app: Sphinx, document: nodes.document) -> None:
+    """Note the myths and exercises of a page that has just been read."""
+    env = app.env
+    found = env.attn_found[env.docname] = {"myth": [], "exercise": []}
+    for number, (words, cell) in enumerate(myths(document), start=1):
+        name = f"myth-{number}"
+        cell["ids"].insert(0, name)
+        found["myth"].append((words, name))
+    for box in document.findall(exercise_enumerable_node):
+        subtitle = next(iter(box.findall(exercise_subtitle)))
+        number = box["ids"][0].removeprefix("ex-").replace("-", ".")
+        found["exercise"].append((f"{number}: {subtitle.astext()}", box["ids"][0]))
+
+
+def myths(document: nodes.document) -> Iterator[tuple[str, nodes.container]]:
+    """Yield what each box of a page says, and the cell after it."""
+    boxes: list[str] = []
+    for node in document.findall(is_box_or_cell):
+        if isinstance(node, nodes.admonition):
+            title = node[0].astext()
+            if title.startswith(MYTH):
+                boxes.append(title.split(":", 1)[1].strip())
+        else:
+            for words in boxes:
+                yield words, node
+            boxes = []
+
+
+def is_box_or_cell(node: nodes.Node) -> bool:
+    """Tell boxes and code cells from all else."""
+    if isinstance(node, nodes.container):
+        return "cell" in node.get("classes", ())
+    return isinstance(node, nodes.admonition)
+
+
+def fill(app: Sphinx, document: nodes.document, docname: str) -> None:
+    """Put the lists in the place of their placeholders."""
+    env = app.env
+    for place in list(document.findall(Listing)):
+        items = nodes.bullet_list()
+        for page in sorted(env.attn_found):
+            entries = env.attn_found[page][place["kind"]]
+            if entries:
+                items += chapter(app, docname, page, entries)
+        place.replace_self(items)
+
+
+def chapter(
+    app: Sphinx, docname: str, page: str, entries: list[tuple[str, str]]
+) -> nodes.list_item:
+    """Return one chapter's title and its links."""
+    links = nodes.bullet_list()
+    address = app.builder.get_relative_uri(docname, page)
+    for words, name in entries:
+        link = nodes.reference("", words, internal=True, refuri=f"{address}#{name}")
+        links += nodes.list_item("", nodes.paragraph("", "", link))
+    title = nodes.reference("", app.env.titles[page].astext(), internal=True, refuri=address)
+    return nodes.list_item("", nodes.paragraph("", "", title), links)
+
+
+def forget(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
+    """Drop what is known of a page that will be read again."""
+    env.attn_found.pop(docname, None)
+    env.attn_listings.discard(docname)
+
+
+def join(app: Sphinx, env: BuildEnvironment, names: set[str], other: BuildEnvironment) -> None:
+    """Take over what another process has read."""
+    env.attn_found |= {name: other.attn_found[name] for name in names & other.attn_found.keys()}
+    env.attn_listings |= other.attn_listings & names
+
+
+def outdated(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """Have the pages with lists read again when any page is."""
+    return sorted(env.attn_listings - removed) if added | changed | removed else []
+
+
+def prepare(app: Sphinx) -> None:
+    """Make room for what will be noted."""
+    for name, empty in (("attn_found", {}), ("attn_listings", set())):
+        if not hasattr(app.env, name):
+            setattr(app.env, name, empty)
+
+
+def setup(app: Sphinx) -> dict[str, object]:
+    """Register the extension."""
+    app.add_node(Listing)
+    for kind in ("myth", "exercise"):
+        app.add_directive(f"{kind}-index", Index)
+    app.connect("builder-inited", prepare)
+    app.connect("env-purge-doc", forget)
+    app.connect("env-merge-info", join)
+    app.connect("env-get-outdated", outdated)
+    app.connect("doctree-read", collect)
+    app.connect("doctree-resolved", fill)
+    return {"env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}
