@@ -87,9 +87,10 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(d_model, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(d_model)
         self.head = nn.Linear(d_model, classes)
-        for parameter in (self.cls, self.position):
-            if parameter is not None:
-                nn.init.normal_(parameter, std=0.02)
+        nn.init.normal_(self.cls, std=0.02)
+        if self.position is not None:
+            # Small models learn several times faster than from the usual 0.02.
+            nn.init.normal_(self.position, std=0.5)
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Score every class for every image.
