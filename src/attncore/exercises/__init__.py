@@ -9,7 +9,7 @@ from attncore.exercises import (
     chapter4,
     chapter5,
     chapter6,
-    chapter11,
+    chapter9,
 )
 from attncore.exercises._exercise import Exercise, verdict
 
@@ -20,7 +20,7 @@ EXERCISES: dict[str, Exercise] = {
     **chapter4.EXERCISES,
     **chapter5.EXERCISES,
     **chapter6.EXERCISES,
-    **chapter11.EXERCISES,
+    **chapter9.EXERCISES,
 }
 
 
