@@ -47,7 +47,7 @@ bench-gpu: env ## the same on a CUDA card
 benchlive: book ## time the live cells in Chromium, and count what they load
 	@$(BIN)/python benchmarks/live.py
 
-data: env ## check data files and outside models against their sources (downloads 180 MB)
+data: env ## check data files and outside models against their sources (downloads 200 MB)
 	@$(BIN)/python tools/make_data.py --check
 	@$(BIN)/python tools/make_maps.py --check
 	@$(BIN)/python tools/train_lm.py --score

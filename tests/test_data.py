@@ -55,3 +55,34 @@ def test_the_novel_is_whole():
     assert text.startswith("Loomings.\n\nCall me Ishmael. Some years ago")
     assert "\n\nThe Chapel.\n\n" in text
     assert len(text) == 1_188_140
+
+
+def test_the_digits_are_whole():
+    images, labels = ac.data.digits()
+    counts = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # as UCI gives for its test set
+
+    assert images.shape == (1797, 8, 8)
+    assert (images.dtype, labels.dtype) == (np.float64, np.int64)
+    assert set(np.unique(images)) == set(range(17))
+    assert np.bincount(labels).tolist() == counts
+    assert (images[0, 0] == [0, 0, 5, 13, 9, 1, 0, 0]).all()
+
+
+def test_the_photograph_is_the_right_way_up():
+    image = ac.data.photograph()
+    sky, trees = image[:16, 120:].mean(axis=(0, 1)), image[-16:, :40].mean(axis=(0, 1))
+
+    assert image.shape == (96, 160, 3)
+    assert image.dtype == np.float64
+    assert 0 <= image.min() < 0.05 < 0.95 < image.max() <= 1
+    assert sky[2] > sky[1] > sky[0] > 0.85  # blue above red
+    assert trees.max() < 0.4
+    assert trees[2] < trees[:2].min() / 1.9  # yellow green: little blue
+
+
+def test_two_calls_share_nothing():
+    ac.data.photograph()[:] = 0
+    ac.data.digits()[0][:] = 0
+
+    assert ac.data.photograph().max() > 0.9
+    assert ac.data.digits()[0].max() == 16

@@ -161,9 +161,8 @@ def test_attncores_wheel_has_the_code_and_the_small_data():
     info = f"attncore-{version}.dist-info"
     inside = {path.relative_to(ROOT / "src").as_posix() for path in ROOT.glob("src/**/*.py")}
 
-    assert inside | {"attncore/data/motorcycle.csv", "attncore/data/attention_maps.npz"} <= set(
-        files
-    )
+    data = {"motorcycle.csv", "attention_maps.npz", "photograph.npz"}
+    assert inside | {f"attncore/data/{name}" for name in data} <= set(files)
     assert not set(slim_wheels.TOO_BIG) & set(files)
     assert not any("__pycache__" in name for name in files)
     assert len(wheel) < 300_000
@@ -180,7 +179,8 @@ def test_attncores_wheel_can_be_imported(tmp_path):
     path.write_bytes(slim_wheels.own_wheel(ROOT)[1])
     code = (
         f"import sys; sys.path.insert(0, {str(path)!r}); import attncore; print(attncore.__file__);"
-        "from attncore import data; data.motorcycle(); data.attention_maps('e5_bi')"
+        "from attncore import data;"
+        "data.motorcycle(); data.attention_maps('e5_bi'); data.photograph()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 

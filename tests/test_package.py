@@ -56,7 +56,7 @@ def test_plots_say_what_to_install():
 
 PUBLIC = [
     function
-    for module in (ac, ac.kernels, ac.masks, ac.positions, ac.scores, ac.data, plot)
+    for module in (ac, ac.images, ac.kernels, ac.masks, ac.positions, ac.scores, ac.data, plot)
     for name, function in inspect.getmembers(module, inspect.isfunction)
     if function.__module__.startswith("attncore") and function.__module__ != "attncore._arrays"
     if not name.startswith(("_", "check_")) and name != "to_numpy"
@@ -80,7 +80,8 @@ def test_documentation_is_complete(function):
 
 def test_all_is_sorted_and_complete():
     names = {n for n in vars(ac) if not n.startswith("_")}
-    submodules = {"exercises", "layers", "lm", "plot", "seq2seq"}  # loaded by tests, not by ac
+    # Loaded by tests, not by ac.
+    submodules = {"exercises", "layers", "lm", "plot", "seq2seq", "vision"}
 
     assert ac.__all__ == sorted(ac.__all__)
     assert names - submodules == set(ac.__all__)

@@ -8,7 +8,7 @@ array([[0.67],
        [0.33]])
 """
 
-from attncore import data, kernels, masks, positions, scores
+from attncore import data, images, kernels, masks, positions, scores
 from attncore._attention import attention, attention_weights
 from attncore._cache import KVCache
 from attncore._device import pick_device
@@ -31,6 +31,7 @@ __all__ = [
     "attention_weights",
     "choose_bandwidth",
     "data",
+    "images",
     "kernel_weights",
     "kernels",
     "leave_one_out",

@@ -89,3 +89,48 @@ def attention_maps(sentence: str) -> tuple[list[str], np.ndarray]:
         if sentence not in names:
             raise ValueError(f"no maps of {sentence!r}: there are {', '.join(names)}")
         return stored[f"{sentence}_tokens"].tolist(), stored[sentence].astype(np.float64)
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return 1,797 handwritten digits, 8 by 8 pixels each, and what they are.
+
+    Returns
+    -------
+    (numpy.ndarray, numpy.ndarray)
+        The images `(1797, 8, 8)` in float64, 0 where there is no ink to 16; and the digits
+        0 to 9, `(1797,)`, int64. By 13 people, in the order of the source.
+
+    References
+    ----------
+    Alpaydin and Kaynak (1998), of whose data this is the test set.
+
+    Examples
+    --------
+    >>> images, labels = digits()
+    >>> images.shape, float(images.max()), labels[:5].tolist()
+    ((1797, 8, 8), 16.0, [0, 1, 2, 3, 4])
+    """
+    with (files(__name__) / "digits.npz").open("rb") as file, np.load(file) as stored:
+        return stored["images"].astype(np.float64), stored["labels"].astype(np.int64)
+
+
+def photograph() -> np.ndarray:
+    """Return a small colour photograph: a pagoda between sky, lake and trees.
+
+    Returns
+    -------
+    numpy.ndarray
+        `(96, 160, 3)` in float64: red, green and blue from 0 to 1, top row first.
+
+    References
+    ----------
+    Photograph by danielbuechele, CC BY 2.0; made smaller, and cut at the top and bottom.
+
+    Examples
+    --------
+    >>> image = photograph()
+    >>> image.shape, [round(float(c), 2) for c in image[0, 0]]       # sky, at the upper left
+    ((96, 160, 3), [0.7, 0.8, 0.91])
+    """
+    with (files(__name__) / "photograph.npz").open("rb") as file, np.load(file) as stored:
+        return stored["image"] / 255.0

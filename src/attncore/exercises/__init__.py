@@ -10,6 +10,7 @@ from attncore.exercises import (
     chapter5,
     chapter6,
     chapter7,
+    chapter9,
 )
 from attncore.exercises._exercise import Exercise, verdict
 
@@ -21,6 +22,7 @@ EXERCISES: dict[str, Exercise] = {
     **chapter5.EXERCISES,
     **chapter6.EXERCISES,
     **chapter7.EXERCISES,
+    **chapter9.EXERCISES,
 }
 
 
