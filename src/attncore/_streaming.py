@@ -83,7 +83,7 @@ def streaming_attention(
         if causal or window is not None:
             band = masks.causal(n, length, window=window, like=q)
         outs.append(_stream(xp, q[..., rows, :], k[..., keys, :], v[..., keys, :], band, block))
-    out = (np.concatenate if xp is np else xp.cat)(outs, axis=-2) if outs else _nothing(xp, q, v)
+    out = (np.concatenate if xp is np else xp.cat)(outs, axis=-2) if outs else nothing(xp, q, v)
     return cast(xp, out, dtype)
 
 
@@ -91,7 +91,7 @@ def _stream(xp: Any, q: Array, k: Array, v: Array, band: Array | None, block: in
     """Return attention of a few scaled queries to all keys, `band` `(Tq, Tk)` allowing."""
     largest = xp.full_like(q[..., :1], -math.inf)  # m
     total = xp.zeros_like(largest)  # l
-    out = _nothing(xp, q, v)  # o
+    out = nothing(xp, q, v)  # o
     for start in range(0, k.shape[-2], block):
         part = slice(start, start + block)
         scores = fold(q, k) @ k[..., part, :].mT
@@ -107,7 +107,7 @@ def _stream(xp: Any, q: Array, k: Array, v: Array, band: Array | None, block: in
     return out / xp.where(total == 0, 1.0, total)
 
 
-def _nothing(xp: Any, q: Array, v: Array) -> Array:
+def nothing(xp: Any, q: Array, v: Array) -> Array:
     """Return zeros `(..., H, Tq, E)`."""
     shape = (*q.shape[:-1], v.shape[-1])
     return np.zeros(shape, dtype=q.dtype) if xp is np else q.new_zeros(shape)

@@ -21,6 +21,21 @@ from attncore._arrays import (
     is_tensor,
     namespace,
 )
+from attncore._integers import check_integer, check_length, check_sizes, check_window
+from attncore._patterns import global_tokens, random_keys, symmetric_window
+
+__all__ = [
+    "causal",
+    "check_integer",
+    "check_sizes",
+    "check_window",
+    "combine",
+    "global_tokens",
+    "padding",
+    "random_keys",
+    "symmetric_window",
+    "window",
+]
 
 
 def causal(
@@ -73,8 +88,8 @@ def causal(
      [0 1 1 0]
      [0 0 1 1]]
     """
-    Tq = _length("Tq", Tq)
-    Tk = Tq if Tk is None else _length("Tk", Tk)
+    Tq = check_length("Tq", Tq)
+    Tk = Tq if Tk is None else check_length("Tk", Tk)
     xp: Any = np if like is None else namespace(like=like)
     where = {} if xp is np else {"device": like.device}  # type: ignore[union-attr]
     age = xp.arange(Tk - Tq, Tk, **where)[:, None] - xp.arange(Tk, **where)[None, :]
@@ -155,7 +170,7 @@ def padding(lengths: Array, Tk: int) -> Array:
     array([[1, 0, 0, 0],
            [1, 1, 1, 0]])
     """
-    Tk = _length("Tk", Tk)
+    Tk = check_length("Tk", Tk)
     xp: Any = namespace(lengths=lengths)
     if isinstance(lengths, (list, tuple)) and len(lengths) == 0:
         raise TypeError(
@@ -225,32 +240,3 @@ def combine(*masks: Array | None) -> Array | None:
     for mask in given:
         result = mask if result is None else result & mask
     return result
-
-
-def check_window(window: int) -> int:
-    """Return `window` as an int, or say what is wrong with it."""
-    window = check_integer("window", window)
-    if window < 1:
-        raise ValueError(f"window must be at least 1 (a query sees itself), got {window}")
-    return window
-
-
-def check_integer(name: str, value: int) -> int:
-    """Return `value` as an int; a float, even 2.0, and a bool are refused."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-    return int(value)
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raise unless all the named sizes are integers from 1 on."""
-    for name, size in sizes.items():
-        if check_integer(name, size) < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
-
-
-def _length(name: str, value: int) -> int:
-    value = check_integer(name, value)
-    if value < 0:
-        raise ValueError(f"{name} must not be negative, got {value}")
-    return value
