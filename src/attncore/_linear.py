@@ -75,7 +75,7 @@ def linear_attention(
         )
     if Tq == 0 or Tk == 0:
         return cast(xp, nothing(xp, q, v), dtype)
-    q, k = _features(xp, q), _features(xp, k)
+    q, k = features(xp, q), features(xp, k)
     if not causal:
         return cast(xp, mix(q, k.mT @ v) / mix(q, k.sum(axis=-2)[..., None]), dtype)
     outs = []
@@ -93,7 +93,7 @@ def linear_attention(
     return cast(xp, (np.concatenate if xp is np else xp.cat)(outs, axis=-2), dtype)
 
 
-def _features(xp: Any, x: Array) -> Array:
+def features(xp: Any, x: Array) -> Array:
     """Return elu(x) + 1; the exponential of what is positive is never taken."""
     negative = xp.where(x > 0, 0.0, x)
     return xp.where(x > 0, x + 1, xp.exp(negative))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attncore.exercises import chapter1, chapter2, chapter3, chapter4, chapter5, chapter6
+from attncore.exercises import chapter1, chapter2, chapter3, chapter4, chapter5, chapter6, chapter8
 from attncore.exercises._exercise import Exercise, verdict
 
 EXERCISES: dict[str, Exercise] = {
@@ -12,6 +12,7 @@ EXERCISES: dict[str, Exercise] = {
     **chapter4.EXERCISES,
     **chapter5.EXERCISES,
     **chapter6.EXERCISES,
+    **chapter8.EXERCISES,
 }
 
 
