@@ -12,6 +12,7 @@ from attncore import data, images, kernels, masks, positions, scores
 from attncore._attention import attention, attention_weights
 from attncore._cache import KVCache
 from attncore._device import pick_device
+from attncore._linear import linear_attention
 from attncore._regression import (
     attention_pooling,
     choose_bandwidth,
@@ -20,6 +21,7 @@ from attncore._regression import (
     nadaraya_watson,
 )
 from attncore._softmax import softmax
+from attncore._sparse import sparse_attention
 from attncore._streaming import streaming_attention
 
 __version__ = "0.1.0"
@@ -35,11 +37,13 @@ __all__ = [
     "kernel_weights",
     "kernels",
     "leave_one_out",
+    "linear_attention",
     "masks",
     "nadaraya_watson",
     "pick_device",
     "positions",
     "scores",
     "softmax",
+    "sparse_attention",
     "streaming_attention",
 ]

@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 
-from attncore import masks
 from attncore._arrays import Array, as_floats, cast
 from attncore._checks import (
     check_mask_and_bias,
@@ -15,6 +14,7 @@ from attncore._checks import (
     check_values,
 )
 from attncore._fused import fits_at_once, fused, why_not
+from attncore._integers import check_window
 from attncore._reference import allowed, blocked, reference, weights
 
 BACKENDS = ("auto", "reference", "fused")
@@ -112,7 +112,7 @@ def attention(
     scale = check_scale(scale, q)
     check_mask_and_bias(xp, q, k, mask, bias)
     if window is not None:
-        window = masks.check_window(window)
+        window = check_window(window)
 
     options = (mask, causal, window, bias, scale)
     hindrance = why_not(q, k, bias)
@@ -171,6 +171,6 @@ def attention_weights(
     scale = check_scale(scale, q)
     check_mask_and_bias(xp, q, k, mask, bias)
     if window is not None:
-        window = masks.check_window(window)
+        window = check_window(window)
     found = weights(xp, q, k, allowed(q, k, mask, causal, window), bias, scale)
     return cast(xp, found, q.dtype)

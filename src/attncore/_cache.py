@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from attncore._arrays import Array, check_device, dtype_name, is_tensor, namespace, shape_of
-from attncore.masks import check_integer, check_sizes, check_window
+from attncore._integers import check_integer, check_sizes, check_window
 
 
 class KVCache:

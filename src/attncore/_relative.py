@@ -18,7 +18,7 @@ from attncore._arrays import (
     shape_of,
     wide,
 )
-from attncore.masks import check_integer, check_length
+from attncore._integers import check_integer, check_length
 
 # A uint64 can be too large for int64, and would come out negative.
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")

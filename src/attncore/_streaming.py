@@ -11,6 +11,7 @@ from attncore import masks
 from attncore._arrays import Array, as_floats, cast, wide
 from attncore._blocks import spans
 from attncore._checks import check_queries_and_keys, check_scale, check_values
+from attncore._integers import check_sizes, check_window
 from attncore._reference import fold, mix
 
 
@@ -70,10 +71,10 @@ def streaming_attention(
     xp, q, k, v = as_floats(q=q, k=k, v=v)
     check_queries_and_keys(q, k)
     check_values(k, v)
-    masks.check_sizes(block=block)
+    check_sizes(block=block)
     scale = check_scale(scale, q)
     if window is not None:
-        window = masks.check_window(window)
+        window = check_window(window)
     dtype, (q, k, v) = q.dtype, (wide(xp, array) for array in (q, k, v))
     q = q * scale
     outs = []
@@ -83,7 +84,7 @@ def streaming_attention(
         if causal or window is not None:
             band = masks.causal(n, length, window=window, like=q)
         outs.append(_stream(xp, q[..., rows, :], k[..., keys, :], v[..., keys, :], band, block))
-    out = (np.concatenate if xp is np else xp.cat)(outs, axis=-2) if outs else _nothing(xp, q, v)
+    out = (np.concatenate if xp is np else xp.cat)(outs, axis=-2) if outs else nothing(xp, q, v)
     return cast(xp, out, dtype)
 
 
@@ -91,7 +92,7 @@ def _stream(xp: Any, q: Array, k: Array, v: Array, band: Array | None, block: in
     """Return attention of a few scaled queries to all keys, `band` `(Tq, Tk)` allowing."""
     largest = xp.full_like(q[..., :1], -math.inf)  # m
     total = xp.zeros_like(largest)  # l
-    out = _nothing(xp, q, v)  # o
+    out = nothing(xp, q, v)  # o
     for start in range(0, k.shape[-2], block):
         part = slice(start, start + block)
         scores = fold(q, k) @ k[..., part, :].mT
@@ -107,7 +108,7 @@ def _stream(xp: Any, q: Array, k: Array, v: Array, band: Array | None, block: in
     return out / xp.where(total == 0, 1.0, total)
 
 
-def _nothing(xp: Any, q: Array, v: Array) -> Array:
+def nothing(xp: Any, q: Array, v: Array) -> Array:
     """Return zeros `(..., H, Tq, E)`."""
     shape = (*q.shape[:-1], v.shape[-1])
     return np.zeros(shape, dtype=q.dtype) if xp is np else q.new_zeros(shape)

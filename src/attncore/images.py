@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attncore._arrays import Array, is_tensor, shape_of
-from attncore.masks import check_integer
+from attncore._integers import check_integer
 
 
 def patches(images: Array, size: int) -> Array:

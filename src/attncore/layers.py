@@ -11,7 +11,7 @@ from torch.nn.functional import gelu, linear
 from attncore._arrays import dtype_name, shape_of
 from attncore._attention import attention, attention_weights
 from attncore._cache import KVCache, UndoOnError
-from attncore.masks import check_sizes, check_window
+from attncore._integers import check_sizes, check_window
 from attncore.positions import check_rope
 from attncore.positions import rope as turn
 

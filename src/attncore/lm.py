@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from attncore._cache import KVCache, UndoOnError
+from attncore._integers import check_sizes
 from attncore.layers import Block
-from attncore.masks import check_sizes
 
 
 class Decoder(nn.Module):

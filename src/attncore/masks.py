@@ -21,6 +21,18 @@ from attncore._arrays import (
     is_tensor,
     namespace,
 )
+from attncore._integers import check_length, check_window
+from attncore._patterns import global_tokens, random_keys, symmetric_window
+
+__all__ = [
+    "causal",
+    "combine",
+    "global_tokens",
+    "padding",
+    "random_keys",
+    "symmetric_window",
+    "window",
+]
 
 
 def causal(
@@ -225,33 +237,3 @@ def combine(*masks: Array | None) -> Array | None:
     for mask in given:
         result = mask if result is None else result & mask
     return result
-
-
-def check_window(window: int) -> int:
-    """Return `window` as an int, or say what is wrong with it."""
-    window = check_integer("window", window)
-    if window < 1:
-        raise ValueError(f"window must be at least 1 (a query sees itself), got {window}")
-    return window
-
-
-def check_integer(name: str, value: object) -> int:
-    """Return `value` as an int; a float, even 2.0, and a bool are refused."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-    return int(value)
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raise unless all the named sizes are integers from 1 on."""
-    for name, size in sizes.items():
-        if check_integer(name, size) < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
-
-
-def check_length(name: str, value: object) -> int:
-    """Return `value` as an int that is 0 or more."""
-    value = check_integer(name, value)
-    if value < 0:
-        raise ValueError(f"{name} must not be negative, got {value}")
-    return value

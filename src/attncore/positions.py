@@ -24,8 +24,8 @@ from attncore._arrays import (
     shape_of,
     wide,
 )
+from attncore._integers import check_integer, check_length
 from attncore._relative import alibi, distances, skew, t5_bucket, xl_bias
-from attncore.masks import check_integer, check_length
 
 __all__ = ["alibi", "distances", "rope", "sinusoidal", "skew", "t5_bucket", "xl_bias"]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from attncore._arrays import dtype_name, is_bool, shape_of
+from attncore._integers import check_integer
 from attncore.images import patches
 from attncore.layers import Block
-from attncore.masks import check_integer
 
 
 class VisionTransformer(nn.Module):

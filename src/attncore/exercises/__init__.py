@@ -10,6 +10,7 @@ from attncore.exercises import (
     chapter5,
     chapter6,
     chapter7,
+    chapter8,
     chapter9,
 )
 from attncore.exercises._exercise import Exercise, verdict
@@ -22,6 +23,7 @@ EXERCISES: dict[str, Exercise] = {
     **chapter5.EXERCISES,
     **chapter6.EXERCISES,
     **chapter7.EXERCISES,
+    **chapter8.EXERCISES,
     **chapter9.EXERCISES,
 }
 
