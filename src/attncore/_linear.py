@@ -53,7 +53,7 @@ def linear_attention(
 
     References
     ----------
-    Katharopoulos et al. (2020), equations 5, 7 and 9 to 12.
+    Katharopoulos et al. (2020), sections 3.2 and 3.3.
 
     Examples
     --------

@@ -38,7 +38,8 @@ def sparse_attention(
     and :math:`N_i` is everything where i itself is a global token. Equal, up to rounding, to
     :func:`attention` with the mask ``masks.symmetric_window(T, size=window) |
     masks.global_tokens(T, tokens=global_tokens) | masks.random_keys(T, count=random_keys,
-    seed=seed)``. The scores built in all are about T (2 window + 2 global + random).
+    seed=seed)``. The scores built in all are about T (window + max(window, 64) +
+    2 global + random), those of the window in blocks.
 
     Parameters
     ----------
