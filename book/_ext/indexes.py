@@ -5,7 +5,7 @@
     ```{exercise-index}
     ```
 
-A myth is linked to the cell that refutes it: the first one after its box.
+A myth is linked to the cell that refutes it.
 """
 
 from __future__ import annotations
@@ -46,28 +46,35 @@ def collect(app: Sphinx, document: nodes.document) -> None:
     for box in document.findall(exercise_enumerable_node):
         subtitle = next(iter(box.findall(exercise_subtitle)))
         number = box["ids"][0].removeprefix("ex-").replace("-", ".")
-        found["exercise"].append((f"{number}: {subtitle.astext()}", box["ids"][0]))
+        words = [nodes.Text(f"{number}: "), *(part.deepcopy() for part in subtitle)]
+        found["exercise"].append((words, box["ids"][0]))
 
 
-def myths(document: nodes.document) -> Iterator[tuple[str, nodes.container]]:
-    """Yield what each box of a page says, and the cell after it."""
-    boxes: list[str] = []
-    for node in document.findall(is_box_or_cell):
-        if isinstance(node, nodes.admonition):
-            title = node[0].astext()
-            if title.startswith(MYTH):
-                boxes.append(title.split(":", 1)[1].strip())
-        else:
-            for words in boxes:
-                yield words, node
+def myths(document: nodes.document) -> Iterator[tuple[list[nodes.Node], nodes.container]]:
+    """Yield what each box of a page says, and the cell that refutes it.
+
+    It is the next one in the section that asserts something, or else the last one before.
+    """
+    boxes: list[list[nodes.Node]] = []
+    last = None
+    for node in document.findall():
+        if isinstance(node, nodes.section):
+            yield from ((words, last) for words in boxes)
+            boxes = []
+        elif isinstance(node, nodes.admonition):
+            first, *rest = node[0].children  # text, and formulas
+            if first.astext().startswith(MYTH):
+                words = nodes.Text(first.astext().split(":", 1)[1].lstrip())
+                boxes.append([words, *(part.deepcopy() for part in rest)])
+        elif is_cell(node) and "assert" in node.astext():
+            last = node
+            yield from ((words, last) for words in boxes)
             boxes = []
 
 
-def is_box_or_cell(node: nodes.Node) -> bool:
-    """Tell boxes and code cells from all else."""
-    if isinstance(node, nodes.container):
-        return "cell" in node.get("classes", ())
-    return isinstance(node, nodes.admonition)
+def is_cell(node: nodes.Node) -> bool:
+    """Tell code cells from all else."""
+    return isinstance(node, nodes.container) and "cell" in node.get("classes", ())
 
 
 def fill(app: Sphinx, document: nodes.document, docname: str) -> None:
@@ -83,13 +90,13 @@ def fill(app: Sphinx, document: nodes.document, docname: str) -> None:
 
 
 def chapter(
-    app: Sphinx, docname: str, page: str, entries: list[tuple[str, str]]
+    app: Sphinx, docname: str, page: str, entries: list[tuple[list[nodes.Node], str]]
 ) -> nodes.list_item:
     """Return one chapter's title and its links."""
     links = nodes.bullet_list()
     address = app.builder.get_relative_uri(docname, page)
     for words, name in entries:
-        link = nodes.reference("", words, internal=True, refuri=f"{address}#{name}")
+        link = nodes.reference("", "", *words, internal=True, refuri=f"{address}#{name}")
         links += nodes.list_item("", nodes.paragraph("", "", link))
     title = nodes.reference("", app.env.titles[page].astext(), internal=True, refuri=address)
     return nodes.list_item("", nodes.paragraph("", "", title), links)
@@ -132,4 +139,4 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.connect("env-get-outdated", outdated)
     app.connect("doctree-read", collect)
     app.connect("doctree-resolved", fill)
-    return {"env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"env_version": 3, "parallel_read_safe": True, "parallel_write_safe": True}
