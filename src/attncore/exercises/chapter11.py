@@ -1,4 +1,4 @@
-"""Exercises of chapter 9: vision."""
+"""Exercises of chapter 11: vision."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _places(Tk: int, columns: int) -> np.ndarray:
 
 
 EXERCISES = {
-    "9.1": Exercise(
+    "11.1": Exercise(
         solve=lambda: 65**2,
         mistakes=(
             (lambda: 64**2, "the extra row CLS attends and is attended to as well"),
@@ -36,7 +36,7 @@ EXERCISES = {
             (lambda: (32 // 4 + 1) ** 2, "8 patches go across, and as many down"),
         ),
     ),
-    "9.2": Exercise(
+    "11.2": Exercise(
         solve=lambda image, size: patches(image[..., None], size),
         cases=((_SQUARE, 2), (_WIDE, 3), (_SQUARE, 3)),
         mistakes=(
@@ -59,7 +59,7 @@ EXERCISES = {
             ),
         ),
     ),
-    "9.3": Exercise(
+    "11.3": Exercise(
         solve=np.argsort,
         cases=tuple((order,) for order in _ORDERS),
         mistakes=(
@@ -68,7 +68,7 @@ EXERCISES = {
             (lambda order: np.arange(len(order)), "that leaves the patches as they are"),
         ),
     ),
-    "9.4": Exercise(
+    "11.4": Exercise(
         solve=_cls_map,
         cases=((_MAPS, 4), (_MAPS_5, 5), (_MAPS, 3)),
         mistakes=(
@@ -86,7 +86,7 @@ EXERCISES = {
             ),
         ),
     ),
-    "9.5": Exercise(
+    "11.5": Exercise(
         solve=lambda weights, columns: weights @ _places(weights.shape[1], columns),
         cases=((_WORDS, 4), (_WORDS_6, 6), (_WORDS_6, 8)),
         mistakes=(
