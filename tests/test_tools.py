@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import carriers
 import make_data
 import make_env
 import nbformat
@@ -171,6 +172,6 @@ def test_data_are_tidied_without_changing_a_number():
 def test_a_carrier_with_other_contents_is_refused():
     digest = hashlib.sha256(b"right").hexdigest()
 
-    assert make_data.checked(b"right", digest, "package") == b"right"
+    assert carriers.checked(b"right", digest, "package") == b"right"
     with pytest.raises(SystemExit, match="package carries something else: SHA-256 "):
-        make_data.checked(b"wrong", digest, "package")
+        carriers.checked(b"wrong", digest, "package")

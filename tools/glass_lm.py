@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from make_maps import from_wheel
+from carriers import from_wheel
 from torch import Tensor
 from torch.nn.functional import rms_norm, silu
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-import hashlib
 import io
 import json
 import shutil
@@ -20,10 +19,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
+from carriers import checked, from_wheel
 
 DATA = Path(__file__).resolve().parent.parent / "src/attncore/data"
 CRASH_WHEEL = "pygam==0.9.1"
@@ -38,13 +37,7 @@ PHOTO_SHA256 = "8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29
 
 def motorcycle() -> bytes:
     """Return the crash tests, tidied."""
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, CRASH_WHEEL],
-            check=True,
-        )
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            raw = checked(wheel.read("pygam/datasets/mcycle.csv"), CRASH_SHA256, CRASH_WHEEL)
+    (raw,) = from_wheel(CRASH_WHEEL, {"pygam/datasets/mcycle.csv": CRASH_SHA256})
     return tidy(raw)
 
 
@@ -76,7 +69,7 @@ def moby_dick() -> bytes:
 
 def digits() -> bytes:
     """Return the handwritten digits."""
-    raw = from_images_wheel("sklearn/datasets/data/digits.csv.gz", DIGITS_SHA256)
+    (raw,) = from_wheel(IMAGES_WHEEL, {"sklearn/datasets/data/digits.csv.gz": DIGITS_SHA256})
     table = np.loadtxt(io.BytesIO(gzip.decompress(raw)), delimiter=",").astype(np.uint8)
     return stored(images=table[:, :64].reshape(-1, 8, 8), labels=table[:, 64])
 
@@ -85,20 +78,10 @@ def photograph() -> bytes:
     """Return the photograph: squares of 4 x 4 pixels averaged, and the middle 96 rows."""
     from PIL import Image
 
-    raw = from_images_wheel("sklearn/datasets/images/china.jpg", PHOTO_SHA256)
+    (raw,) = from_wheel(IMAGES_WHEEL, {"sklearn/datasets/images/china.jpg": PHOTO_SHA256})
     pixels = np.asarray(Image.open(io.BytesIO(raw)).convert("RGB"), dtype=np.float64)
     small = pixels[:424].reshape(106, 4, 160, 4, 3).mean(axis=(1, 3))
     return stored(image=np.rint(small[5:101]).astype(np.uint8))
-
-
-def from_images_wheel(name: str, sha256: str) -> bytes:
-    """Return a file of the wheel that brings both images."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = ["-q", "--no-deps", "--only-binary=:all:", "-d", folder]
-        command = [sys.executable, "-m", "pip", "download", *options, IMAGES_WHEEL]
-        subprocess.run(command, check=True)
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            return checked(wheel.read(name), sha256, IMAGES_WHEEL)
 
 
 def stored(**arrays: np.ndarray) -> bytes:
@@ -116,14 +99,6 @@ def same_arrays(one: bytes, other: bytes) -> bool:
             and abs(a[name].astype(int) - b[name].astype(int)).max() <= (name == "image")
             for name in a.files
         )
-
-
-def checked(raw: bytes, expected: str, source: str) -> bytes:
-    """Return `raw` if it is what was pinned; stop if it is not."""
-    found = hashlib.sha256(raw).hexdigest()
-    if found != expected:
-        sys.exit(f"{source} carries something else: SHA-256 {found}, expected {expected}")
-    return raw
 
 
 def main() -> None:

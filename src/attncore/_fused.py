@@ -66,7 +66,7 @@ def fused(
     if not causal and window is None:
         return _call(torch, q, k, v, _merged(torch, mask, bias), scale)
     # The kernel's is_causal is upper-left: ours only when the two lengths are equal.
-    if bool(Tq == Tk) and window is None and mask is None and bias is None:
+    if Tq == Tk and window is None and mask is None and bias is None:
         return _call(torch, q, k, v, None, scale, is_causal=True)
     outs = []
     band: Array | None = None

@@ -9,8 +9,7 @@ import numpy as np
 from attncore._arrays import Array, as_floats, cast, shape_of, wide
 from attncore._checks import check_queries_and_keys, check_values
 from attncore._integers import check_sizes
-from attncore._reference import fold, mix
-from attncore._streaming import nothing
+from attncore._reference import fold, mix, nothing
 
 
 def linear_attention(
@@ -90,7 +89,7 @@ def linear_attention(
         outs.append((mix(scores, values) + mix(queries, sums)) / total)
         sums = sums + keys.mT @ values
         totals = totals + keys.sum(axis=-2)[..., None]
-    return cast(xp, (np.concatenate if xp is np else xp.cat)(outs, axis=-2), dtype)
+    return cast(xp, xp.concatenate(outs, axis=-2), dtype)
 
 
 def features(xp: Any, x: Array) -> Array:

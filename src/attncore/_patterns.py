@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import Array, namespace
+from attncore._arrays import Array, namespace, positions
 from attncore._integers import check_integer, check_length, check_window
 
 
@@ -52,7 +52,7 @@ def symmetric_window(
      [0 0 1 1]]
     """
     half = half_of(size)
-    queries, keys = _positions(Tq, Tk, like)
+    queries, keys = positions(Tq, Tk, like)
     # No distance reaches this, and a window beyond int64 would not fit torch's comparison.
     return abs(queries - keys) <= min(half, len(queries) + keys.shape[-1])
 
@@ -96,7 +96,7 @@ def global_tokens(
      [0 1 0 0]
      [0 1 0 0]]
     """
-    queries, keys = _positions(Tq, Tk, like)
+    queries, keys = positions(Tq, Tk, like)
     mask = queries != queries  # (Tq, 1), all False
     chosen = keys != keys
     for token in check_tokens(tokens, keys.shape[-1]):
@@ -146,7 +146,7 @@ def random_keys(
      [1 0 1 0 0 0]
      [1 1 0 0 0 0]]
     """
-    queries, keys = _positions(Tq, Tk, like)
+    queries, keys = positions(Tq, Tk, like)
     mask = (queries != queries) | (keys != keys)
     where = {} if like is None else {"device": getattr(like, "device", None)}
     drawn = draw(mask.shape[0], mask.shape[1], count, seed)
@@ -201,12 +201,3 @@ def draw(Tq: int, Tk: int, count: int, seed: int) -> np.ndarray:
         taken = (drawn[:, :n] == key[:, None]).any(axis=-1)
         drawn[:, n] = np.where(taken, last, key)
     return drawn
-
-
-def _positions(Tq: int, Tk: int | None, like: Array | None) -> tuple[Array, Array]:
-    """Return the positions of queries `(Tq, 1)` and keys `(1, Tk)`."""
-    Tq = check_length("Tq", Tq)
-    Tk = Tq if Tk is None else check_length("Tk", Tk)
-    xp: Any = np if like is None else namespace(like=like)
-    where = {} if xp is np or like is None else {"device": like.device}
-    return xp.arange(Tk - Tq, Tk, **where)[:, None], xp.arange(Tk, **where)[None, :]

@@ -103,3 +103,9 @@ def allowed(
     if Tq == 1 and (window is None or window >= Tk):
         return mask  # a single query is the last position: everything is its past
     return masks.combine(mask, masks.causal(Tq, Tk, window=window, like=q))
+
+
+def nothing(xp: Any, q: Array, v: Array) -> Array:
+    """Return zeros `(..., H, Tq, E)`."""
+    shape = (*q.shape[:-1], v.shape[-1])
+    return np.zeros(shape, dtype=q.dtype) if xp is np else q.new_zeros(shape)

@@ -15,10 +15,11 @@ from attncore._arrays import (
     is_float,
     is_tensor,
     namespace,
+    positions,
     shape_of,
     wide,
 )
-from attncore._integers import check_integer, check_length
+from attncore._integers import check_integer
 
 # A uint64 can be too large for int64, and would come out negative.
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
@@ -59,11 +60,8 @@ def distances(Tq: int, Tk: int | None = None, *, like: Array | None = None) -> A
     array([[ 3,  2,  1,  0, -1],
            [ 4,  3,  2,  1,  0]])
     """
-    Tq = check_length("Tq", Tq)
-    Tk = Tq if Tk is None else check_length("Tk", Tk)
-    xp: Any = np if like is None else namespace(like=like)
-    where = {"device": like.device} if is_tensor(like) else {}  # type: ignore[union-attr]
-    return xp.arange(Tk - Tq, Tk, **where)[:, None] - xp.arange(Tk, **where)[None, :]
+    queries, keys = positions(Tq, Tk, like)
+    return queries - keys
 
 
 def alibi(H: int, Tq: int, Tk: int | None = None, *, like: Array | None = None) -> Array:

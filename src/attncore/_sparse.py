@@ -11,9 +11,8 @@ from attncore._arrays import Array, as_floats, cast, shape_of, wide
 from attncore._checks import check_queries_and_keys, check_scale, check_values
 from attncore._integers import check_window
 from attncore._patterns import check_tokens, draw, half_of
-from attncore._reference import fold, mix, reference
+from attncore._reference import fold, mix, nothing, reference
 from attncore._softmax import weigh
-from attncore._streaming import nothing
 
 LEAST_ROWS = 64  # a block of fewer queries costs more in calls than it saves in scores
 
@@ -130,7 +129,7 @@ def sparse_attention(
                 _like(xp, allowed, q),
             )
         )
-    out = (np.concatenate if xp is np else xp.cat)(outs, axis=-2)
+    out = xp.concatenate(outs, axis=-2)
     if len(everywhere):
         past = _like(xp, _within(everywhere, np.arange(T), T, 0), q) if causal else None
         whole = reference(xp, _at(xp, q, everywhere), k, v, past, False, None, None, 1.0)
@@ -159,7 +158,7 @@ def _joint(
     apart = q.reshape(*groups, width) @ own_k[..., None, :, :, :].mT
     together = fold(q, k) @ k.mT
     scores = [together.reshape(*lead, heads, n, S), apart.reshape(*lead, heads, n, r)]
-    joined = (np.concatenate if xp is np else xp.cat)(scores, axis=-1)
+    joined = xp.concatenate(scores, axis=-1)
     weights = weigh(xp, joined, allowed, joined.dtype)
     apart = weights[..., S:].reshape(*groups, r) @ own_v[..., None, :, :, :]
     return mix(weights[..., :S], v) + apart.reshape(*lead, heads, n, v.shape[-1])

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from attncore import masks
 from attncore._arrays import Array, as_floats, cast, wide
 from attncore._blocks import spans
 from attncore._checks import check_queries_and_keys, check_scale, check_values
 from attncore._integers import check_sizes, check_window
-from attncore._reference import fold, mix
+from attncore._reference import fold, mix, nothing
 
 
 def streaming_attention(
@@ -84,7 +82,7 @@ def streaming_attention(
         if causal or window is not None:
             band = masks.causal(n, length, window=window, like=q)
         outs.append(_stream(xp, q[..., rows, :], k[..., keys, :], v[..., keys, :], band, block))
-    out = (np.concatenate if xp is np else xp.cat)(outs, axis=-2) if outs else nothing(xp, q, v)
+    out = xp.concatenate(outs, axis=-2) if outs else nothing(xp, q, v)
     return cast(xp, out, dtype)
 
 
@@ -106,9 +104,3 @@ def _stream(xp: Any, q: Array, k: Array, v: Array, band: Array | None, block: in
         out = faded * out + mix(shares, v[..., part, :])
         largest = new
     return out / xp.where(total == 0, 1.0, total)
-
-
-def nothing(xp: Any, q: Array, v: Array) -> Array:
-    """Return zeros `(..., H, Tq, E)`."""
-    shape = (*q.shape[:-1], v.shape[-1])
-    return np.zeros(shape, dtype=q.dtype) if xp is np else q.new_zeros(shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attncore._arrays import Array, is_tensor, shape_of
-from attncore._integers import check_integer
+from attncore._integers import check_integer, check_sizes
 
 
 def patches(images: Array, size: int) -> Array:
@@ -118,8 +118,7 @@ def from_patches(rows: Array, shape: tuple[int, int], size: int) -> Array:
 
 def _grid(rows: int, columns: int, size: int) -> tuple[int, int]:
     """Return how many squares fit down and across."""
-    if check_integer("size", size) < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
+    check_sizes(size=size)
     if rows % size or columns % size:
         raise ValueError(
             f"size ({size}) must divide rows ({rows}) and columns ({columns}); "

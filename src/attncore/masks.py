@@ -20,6 +20,7 @@ from attncore._arrays import (
     is_bool,
     is_tensor,
     namespace,
+    positions,
 )
 from attncore._integers import check_length, check_window
 from attncore._patterns import global_tokens, random_keys, symmetric_window
@@ -85,16 +86,13 @@ def causal(
      [0 1 1 0]
      [0 0 1 1]]
     """
-    Tq = check_length("Tq", Tq)
-    Tk = Tq if Tk is None else check_length("Tk", Tk)
-    xp: Any = np if like is None else namespace(like=like)
-    where = {} if xp is np else {"device": like.device}  # type: ignore[union-attr]
-    age = xp.arange(Tk - Tq, Tk, **where)[:, None] - xp.arange(Tk, **where)[None, :]
+    queries, keys = positions(Tq, Tk, like)
+    age = queries - keys
     past = age >= 0
     if window is None:
         return past
     # No age reaches Tk, and a window beyond int64 would not fit torch's comparison.
-    return past & (age < min(check_window(window), Tk))
+    return past & (age < min(check_window(window), keys.shape[-1]))
 
 
 def window(Tq: int, Tk: int | None = None, *, size: int, like: Array | None = None) -> Array:

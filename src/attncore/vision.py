@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attncore._arrays import dtype_name, is_bool, shape_of
-from attncore._integers import check_integer
+from attncore._integers import check_sizes
 from attncore.images import patches
 from attncore.layers import Block
 
@@ -73,11 +73,7 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         rows, columns, channels = shape
-        sizes = {"rows": rows, "columns": columns, "channels": channels}
-        sizes |= {"classes": classes, "layers": layers}
-        for name, number in sizes.items():
-            if check_integer(name, number) < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
+        check_sizes(rows=rows, columns=columns, channels=channels, classes=classes, layers=layers)
         T, numbers = patches(torch.empty(rows, columns, channels, device="meta"), size).shape
         self.shape, self.size = (rows, columns, channels), size
         self.embed = nn.Linear(numbers, d_model)
