@@ -9,12 +9,13 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from build_book import pages
 
 import notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
-CHAPTERS = [page.stem for page in notebooks.pages() if page.stem.startswith("ch")]
+CHAPTERS = [page.stem for page in pages(ROOT) if page.stem.startswith("ch")]
 CODE_WIDTH = 80  # what fits beside the two side bars
 
 
@@ -117,7 +118,7 @@ def test_no_raw_markup_is_left_on_a_page():
     assert not left
 
 
-@pytest.mark.parametrize("stem", [page.stem for page in notebooks.pages()])
+@pytest.mark.parametrize("stem", [page.stem for page in pages(ROOT)])
 def test_buttons_reach_the_committed_notebook(stem):
     page = soup(HTML / "book" / f"{stem}.html")
     address = notebooks.repository()
@@ -148,7 +149,7 @@ def test_notebooks_are_current():
 
 
 def test_notebooks_are_the_same_when_made_twice():
-    for page in notebooks.pages():
+    for page in pages(ROOT):
         first, second = (nbformat.writes(notebooks.reader_notebook(page)) for _ in range(2))
         assert first == second
 
@@ -167,7 +168,7 @@ def test_a_chapter_has_its_parts(stem):
     assert re.findall(r"^## (.*)$", text, flags=re.M)[-3:] == ["Exercises", "Summary", "Sources"]
 
 
-@pytest.mark.parametrize("page", notebooks.pages(), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", pages(ROOT), ids=lambda page: page.stem)
 def test_code_fits_the_page(page):
     cells = re.findall(r"```\{code-cell\}[^\n]*\n(.*?)```", page.read_text("utf-8"), flags=re.S)
     code = [re.sub(r"\A---\n.*?\n---\n|\A:tags:[^\n]*\n", "", cell, flags=re.S) for cell in cells]
@@ -200,7 +201,7 @@ def test_exercises_have_a_check_and_a_folded_solution(stem):
 
 
 def test_solutions_are_folded_in_the_notebooks():
-    for page in notebooks.pages():
+    for page in pages(ROOT):
         notebook = notebooks.reader_notebook(page)
         solved = [c for c in notebook.cells if " correct" in "".join(_texts(c))]
         assert all(cell.metadata["jupyter"]["source_hidden"] for cell in solved)

@@ -6,10 +6,11 @@
 Python for the browser, which the live cells need, is fetched once; without it the book is
 built with no Run buttons, and says so.
 
-Two things jupyter-book does not do are done here. Its execution cache knows the cells of a
+Three things jupyter-book does not do are done here. Its execution cache knows the cells of a
 page but not the package they import: when src/ or the pinned versions change, the cache
-goes. And its second build after a failure can pass unnoticed: a build counts only when it
-ran to the end without a warning, and nothing of a failed one is reused.
+goes. It executes one page after another: here all processors do. And its second build after a
+failure can pass unnoticed: a build counts only when it ran to the end without a warning, and
+nothing of a failed one is reused.
 """
 
 from __future__ import annotations
@@ -26,11 +27,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import live_assets
+import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("src", "constraints.txt")
 FRAME = ("_config.yml", "_toc.yml", "book/_ext", "book/_static", "notebooks", "tools")
 PAGES = ("book",)
+
+
+def pages(root: Path) -> list[Path]:
+    """Return the pages of the book below `root` that hold code cells."""
+    found = sorted((root / "book").glob("*.md"))
+    return [
+        page for page in found if page.read_text("utf-8").startswith("---\nfile_format: mystnb")
+    ]
 
 
 def fingerprint(root: Path, names: Iterable[str]) -> str:
@@ -63,6 +75,7 @@ def build(root: Path, force: bool = False) -> int:
             shutil.rmtree(made / folder, ignore_errors=True)
     stamps.unlink(missing_ok=True)
     started = time.monotonic()
+    execute(root)
     # Static files are copied only when all pages are written.
     every = [] if before.get("frame") == now["frame"] else ["--all"]
     status = jupyter_book(root, every)
@@ -89,20 +102,36 @@ def get_live_parts(folder: Path) -> bool:
     return True
 
 
+def execute(root: Path) -> None:
+    """Execute what is not in the cache, a page per processor.
+
+    A page that fails is left to jupyter-book, which executes it again and tells why.
+    """
+    options = yaml.safe_load((root / "_config.yml").read_text("utf-8"))["execute"]
+    cache = get_cache(root / options["cache"])
+    for record in cache.list_project_records():
+        cache.remove_nb_from_project(record.pk)  # its page may be gone
+    for page in pages(root):
+        cache.add_nb_to_project(str(page), read_data={"name": "myst_nb_md", "type": "plugin"})
+    if waiting := cache.list_unexecuted():
+        print(f"Executing {len(waiting)} page(s)...", flush=True)
+    load_executor("local-parallel", cache).run_and_cache(timeout=options["timeout"])
+
+
 def jupyter_book(root: Path, options: list[str]) -> int:
     """Run jupyter-book with warnings as errors; return its exit status."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    environment.pop("MPLBACKEND", None)  # Jupyter's own, or figures would not be stored
     program = Path(sys.executable).with_name("jupyter-book")
     command = [program, "build", str(root), "-W", "--keep-going", *options]
     # The cache path in _config.yml is relative to the root.
-    return subprocess.run(command, cwd=root, env=environment, check=False).returncode
+    return subprocess.run(command, cwd=root, check=False).returncode
 
 
 def main() -> None:
     """Read the arguments and build."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--force", action="store_true", help="execute every cell again")
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # of the pages' kernels
+    os.environ.pop("MPLBACKEND", None)  # Jupyter's own, or figures would not be stored
     sys.exit(build(ROOT, parser.parse_args().force))
 
 

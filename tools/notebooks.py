@@ -20,6 +20,7 @@ from typing import Any
 
 import nbformat
 import yaml
+from build_book import pages
 from jupyter_cache import get_cache
 from myst_nb.core.read import read_myst_markdown_notebook
 from plain_markdown import Converter
@@ -40,14 +41,6 @@ def repository() -> dict[str, str]:
     return yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]
 
 
-def pages() -> list[Path]:
-    """Return the pages of the book that hold code cells."""
-    found = sorted((ROOT / "book").glob("*.md"))
-    return [
-        page for page in found if page.read_text("utf-8").startswith("---\nfile_format: mystnb")
-    ]
-
-
 def executed(page: Path) -> Any:
     """Return the page as a notebook with the outputs of the last build."""
     notebook = read_myst_markdown_notebook(page.read_text("utf-8"))
@@ -63,7 +56,7 @@ def executed(page: Path) -> Any:
 def reader_notebook(page: Path) -> Any:
     """Return the notebook a reader gets for a page."""
     source = executed(page)
-    names = {p.stem for p in pages()}
+    names = {p.stem for p in pages(ROOT)}
     convert = Converter(
         ROOT / "book", names, f"{repository()['url']}/blob/{repository()['branch']}"
     )
@@ -117,7 +110,7 @@ def target(page: Path) -> Path:
 def stale() -> list[str]:
     """Return one line for each notebook that is missing, left over or not what it should be."""
     problems = []
-    for page in pages():
+    for page in pages(ROOT):
         path = target(page)
         if not path.exists():
             problems.append(f"{path.name} is missing")
@@ -125,7 +118,7 @@ def stale() -> list[str]:
         committed = nbformat.read(path, as_version=4)
         if found := difference(committed, reader_notebook(page)):
             problems.append(f"{path.name} is out of date: {found}")
-    expected = {target(page) for page in pages()}
+    expected = {target(page) for page in pages(ROOT)}
     left_over = sorted(set((ROOT / "notebooks").glob("*.ipynb")) - expected)
     return problems + [f"{path.name} has no page in book/" for path in left_over]
 
@@ -133,7 +126,7 @@ def stale() -> list[str]:
 def write() -> None:
     """Write every notebook that is not current."""
     (ROOT / "notebooks").mkdir(exist_ok=True)
-    for page in pages():
+    for page in pages(ROOT):
         path, fresh = target(page), reader_notebook(page)
         if path.exists() and not difference(nbformat.read(path, as_version=4), fresh):
             print(f"{path.name} is current")
