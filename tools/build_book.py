@@ -115,7 +115,7 @@ def execute(root: Path) -> None:
         cache.add_nb_to_project(str(page), read_data={"name": "myst_nb_md", "type": "plugin"})
     if waiting := cache.list_unexecuted():
         print(f"Executing {len(waiting)} page(s)...", flush=True)
-    load_executor("local-parallel", cache).run_and_cache(timeout=options["timeout"])
+        load_executor("local-parallel", cache).run_and_cache(timeout=options["timeout"])
 
 
 def jupyter_book(root: Path, options: list[str]) -> int:
