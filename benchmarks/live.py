@@ -2,7 +2,7 @@
 
     python benchmarks/live.py
 
-Cold: nothing in the browser's cache. Warm: the page is loaded again. Sizes are those of the
+Cold: nothing in the browser's cache. Warm: the page is loaded again, and Python's memory was kept. Sizes are those of the
 files after gzip, as a site's host sends them; this machine's server does not compress.
 """
 

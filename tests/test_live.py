@@ -152,6 +152,72 @@ def test_a_bad_asset_is_told(browser, site, fault, name):
     assert ("HTTP 404" if fault == "missing" else "not the file this book was built with") in said
 
 
+DRAW = "import random\nimport numpy as np\nprint(np.random.rand(), random.random())"
+KEPT = """async (spoil) => {
+  const [name] = await caches.keys();
+  const shelf = name && (await caches.open(name));
+  const [request] = shelf ? await shelf.keys() : [];
+  if (!request) return false;
+  const { body, headers } = await shelf.match(request);
+  if (spoil === "bytes") await shelf.put(request, new Response(new Uint8Array(9), { headers }));
+  if (spoil === "table") {
+    headers.set("x-table", "1");
+    await shelf.put(request, new Response(body, { headers }));
+  }
+  return true;
+}"""
+SAID = """() => {
+  window.said = [];
+  new MutationObserver(() => said.push(document.querySelector('.live-status')?.textContent))
+    .observe(document.body, { subtree: true, childList: true, characterData: true });
+}"""
+
+
+def start_again(live, spoil=None):
+    """Load the page again once a snapshot was kept, run cell 1, and return what was said."""
+    for _ in range(100):
+        if live.page.evaluate(KEPT, spoil):
+            break
+        live.page.wait_for_timeout(100)
+    else:
+        raise AssertionError("no snapshot was kept")
+    live.page.reload()
+    live.page.wait_for_selector(".live-button")
+    live.page.evaluate(SAID)
+    live.run(1)
+    return live.page.evaluate("said.join(' ')")
+
+
+def test_python_is_woken_from_a_snapshot_and_does_the_same(live):
+    stored = [live.output(number) for number in range(1, live.count + 1)]
+    live.run(1)
+
+    assert "Waking Python" in start_again(live)
+    assert [live.run(number) for number in range(1, live.count + 1)] == stored
+
+
+def test_every_start_draws_other_numbers(live):
+    drawn = set()
+    live.run(1)
+    for _ in range(3):
+        live.edit(1, DRAW)
+        live.run(1)
+        drawn |= set(live.output(1)[0].split())
+        start_again(live)
+
+    assert len(drawn) == 6
+
+
+@pytest.mark.parametrize("fault", ["bytes", "table"])
+def test_a_snapshot_that_does_not_fit_is_thrown_away(live, fault):
+    shown = live.run(1)
+    said = start_again(live, fault)
+
+    assert ("Waking Python" in said) == (fault == "table")  # the bytes are checked before
+    assert live.output(1) == shown
+    assert "Waking Python" in start_again(live)  # a new one was kept
+
+
 def test_two_pages_run_beside_each_other(browser, site):
     pages = [browser(site[1] + PAGE), browser(site[1] + "book/ch01_kernel_regression.html")]
     shown = [page.output(1) for page in pages]

@@ -8,10 +8,11 @@ let countBytes;
 
 export const indexURL = FOLDER.href;
 
-// Read the manifest; from then on every fetch of this worker is checked.
+// Read and return the manifest; from then on every fetch of this worker is checked.
 export async function guard(onBytes) {
   countBytes = onBytes;
-  Object.assign(files, (await readJSON("manifest.json")).files);
+  const manifest = await readJSON("manifest.json");
+  Object.assign(files, manifest.files);
   globalThis.fetch = async (input) => {
     const address = input.url ?? String(input);
     const name = nameOf(address);
@@ -20,6 +21,7 @@ export async function guard(onBytes) {
     kept.delete(name);
     return new Response(await bytes);
   };
+  return manifest;
 }
 
 // Load files before they are asked for. Once Python starts, it keeps the worker too busy to tell
@@ -70,7 +72,7 @@ async function get(address, options) {
 }
 
 // "no-cache" asks whether what is cached is still current: names stay when the book changes.
-async function load(name) {
+export async function load(name) {
   const response = await get(new URL(name, FOLDER), { cache: "no-cache" });
   const bytes = new Uint8Array(files[name].bytes);
   let length = 0;
@@ -84,13 +86,16 @@ async function load(name) {
     throw refuse(`${name} broke off while it was loaded`);
   }
   // The hash is checked here, where it can be told from a 404.
-  if (!crypto.subtle) throw refuse("the page must come over https to be checked");
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  if (length !== bytes.length || found !== files[name].sha256) {
+  if (length !== bytes.length || (await sha256(bytes)) !== files[name].sha256) {
     throw refuse(`${name} is not the file this book was built with`);
   }
   return bytes;
+}
+
+export async function sha256(bytes) {
+  if (!crypto.subtle) throw refuse("the page must come over https to be checked");
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 // Pyodide may wait for ever for a file that cannot be had: the page is told here.

@@ -1,34 +1,41 @@
 // Runs Python. Messages in: boot, run, finish, prefetch. Out: progress, ready, failed, done, and what a
 // cell writes (stream, text, html, error, figure).
-import { bytesOf, guard, importChecked, indexURL, keep, keepCompiled, readJSON } from "./assets.mjs";
+import { bytesOf, guard, importChecked, indexURL, keep, keepCompiled, load, readJSON, sha256 } from "./assets.mjs";
+import { recall, store } from "./snapshots.mjs";
+import { snapshotOf, start, unpack } from "./start.mjs";
 
 const CORE = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"];
+const BASE = ["numpy", "attncore"]; // on every page
 const HELPERS = ["live_cells.py", "live_figures.py"];
 const quiet = { messageCallback: () => {}, errorCallback: (text) => postMessage({ type: "progress", text }) };
-let python, lock, cells;
+let python, lock, cells, key, snapshot;
 let expected = 0;
 let arrived = 0;
 
 async function boot(imports) {
-  await guard((bytes) => {
+  const manifest = await guard((bytes) => {
     arrived += bytes;
     if (expected) report();
   });
+  key = await sha256(new TextEncoder().encode(JSON.stringify(manifest) + snapshotOf + navigator.userAgent));
   const sources = Promise.all(HELPERS.map(readText));
   lock = await readJSON("pyodide-lock.json");
-  const wanted = withDependencies(packagesOf(imports)).map((name) => lock.packages[name].file_name);
-  expected = bytesOf([...CORE, ...wanted]);
-  const [{ loadPyodide }] = await Promise.all([
+  const base = withDependencies(BASE);
+  const others = withDependencies(packagesOf(imports)).filter((name) => !base.includes(name));
+  expected = bytesOf([...CORE, ...[...base, ...others].map(fileOf)]);
+  const [{ loadPyodide }, { default: createModule }, kept, packages] = await Promise.all([
     importChecked("pyodide.mjs"),
     importChecked("pyodide.asm.mjs"),
-    keep(["python_stdlib.zip", ...wanted]),
+    recall(key),
+    Promise.all(base.map((name) => load(fileOf(name)))).then(unpack),
+    keep(["python_stdlib.zip", ...others.map(fileOf)]),
     keepCompiled("pyodide.asm.wasm"),
   ]);
-  python = await loadPyodide({
-    indexURL,
-    packages: packagesOf(imports),
-    env: { HOME: "/home/pyodide", MPLBACKEND: "module://live_figures" },
-  });
+  if (kept) postMessage({ type: "progress", text: "Waking Python…" });
+  const options = { indexURL, env: { HOME: "/home/pyodide", MPLBACKEND: "module://live_figures" } };
+  ({ python, snapshot } = await start({ loadPyodide, createModule, options }, packages, kept));
+  base.forEach((name) => (python.loadedPackages[name] = "default channel"));
+  if (others.length) await python.loadPackage(others, quiet);
   python.setStdout({ write: writer("stream") });
   python.setStderr({ write: writer("stderr") });
   python.setStdin({ error: true });
@@ -41,7 +48,7 @@ async function boot(imports) {
 // Unpacking, too, would keep the next Run waiting.
 async function prefetch(imports) {
   const names = withDependencies(packagesOf(imports)).filter((name) => !python.loadedPackages[name]);
-  await keep(names.map((name) => lock.packages[name].file_name));
+  await keep(names.map(fileOf));
 }
 
 async function readText(name) {
@@ -53,6 +60,8 @@ function report() {
   const text = arrived < expected ? `Loading Python: ${done} of ${all} MB` : "Starting Python…";
   postMessage({ type: "progress", text });
 }
+
+const fileOf = (name) => lock.packages[name].file_name;
 
 const packagesOf = (imports) =>
   Object.values(lock.packages)
@@ -110,6 +119,8 @@ async function run({ code, number, sketch, imports }) {
   }
   flush();
   postMessage({ type: "done", ok });
+  if (snapshot) store(key, snapshot);
+  snapshot = undefined;
 }
 
 function finish() {
