@@ -2,8 +2,9 @@
 
     python benchmarks/live.py
 
-Cold: nothing in the browser's cache. Warm: the page is loaded again, and Python's memory was kept. Sizes are those of the
-files after gzip, as a site's host sends them; this machine's server does not compress.
+Cold: nothing in the browser's cache. Warm: the page is loaded again, and Python's memory was kept.
+Sizes are those of the files after gzip, as a site's host sends them; this machine's server does
+not compress.
 """
 
 from __future__ import annotations
