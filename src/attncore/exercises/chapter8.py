@@ -172,7 +172,7 @@ EXERCISES = {
                 lambda S, z, q, k, v: (
                     features(np, q) @ S / (features(np, q) @ z) if z.any() else v * np.nan
                 ),
-                "the token sees itself too: first add it to S and z, then ask",
+                "the token sees itself too: first add it to both sums, then ask",
             ),
         ),
     ),
