@@ -147,6 +147,30 @@ def test_an_attention_that_overflows_is_refused():
     assert verdict(EXERCISES["2.2"], one_width) != "correct"
 
 
+def test_a_merge_that_overflows_is_refused():
+    def onto(first):
+        def merge(m1, total1, out1, m2, total2, out2):
+            a, b = (1, np.exp(m2 - m1)) if first else (np.exp(m1 - m2), 1)
+            return (a * out1 + b * out2) / (a * total1 + b * total2)
+
+        return merge
+
+    with np.errstate(all="ignore"):
+        for first in (True, False):
+            assert "NaN in your result" in verdict(EXERCISES["8.2"], onto(first))
+
+
+def test_a_known_mistake_that_gives_nan_gets_its_hint():
+    def features(x):
+        return np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
+
+    def before(S, z, q, k, v):
+        return features(q) @ S / (features(q) @ z)
+
+    with np.errstate(all="ignore"):
+        assert "first add it" in verdict(EXERCISES["8.5"], before)
+
+
 def test_a_rounded_answer_is_told_not_to_round():
     assert "do not round it" in verdict(EXERCISES["1.1"], [0.0, 0.269, 0.731])
     assert "do not round it" in verdict(EXERCISES["1.4"], 43.667)

@@ -317,6 +317,37 @@ def test_linear_stays_within_the_values(scale, seed):
     assert (out >= np.minimum.accumulate(v, axis=2) - 1e-9).all()
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("dtype", "low"), [(np.float32, 110), (np.float64, 800)])
+def test_linear_survives_what_is_negative_throughout(convert, causal, dtype, low):
+    """exp(-low) is 0, but it cancels: -low on all of them gives the weights of 0 on all."""
+    q, k, v = (np.round(array, 2) for array in qkv((2, 2), 5))
+    q, k = -abs(q), -abs(k)
+    wanted = linear_loop(
+        q - q.max(axis=-1, keepdims=True), k - k.max(axis=(-2, -1), keepdims=True), v, causal
+    )
+    for queries, keys in ((q - low, k), (q, k - low), (q - low, k - low)):
+        inputs = [convert(array.astype(dtype)) for array in (queries, keys, v)]
+        found = ac.linear_attention(*inputs, causal=causal, block=2)
+        np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_linear_weights_that_underflow_give_nan(convert):
+    far = np.array([[-900.0, -900.0], [0.0, 0.0]])
+    v = convert(np.ones((2, 3)))
+    causal = ac.linear_attention(convert(far), convert(far), v, causal=True, block=1)
+    apart = convert(np.array([[0.0, -900.0]])), convert(np.array([[-900.0, 0.0]]))
+    lost = ac.linear_attention(*apart, v[:1])
+    digits = ac.linear_attention(apart[0] * 0.8, apart[1] * 0.8, v[:1])  # 1e-313 twice
+
+    assert np.isnan(np.asarray(causal[0])).all()  # its only key is 900 below the largest
+    assert (np.asarray(causal[1]) == 1).all()
+    assert np.isnan(np.asarray(lost)).all()
+    assert np.isnan(np.asarray(digits)).all()
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_linear_gradients(causal):
     inputs = [t.requires_grad_() for t in tensors(qkv((2, 1), 5))]
@@ -325,6 +356,8 @@ def test_linear_gradients(causal):
         return ac.linear_attention(*inputs, causal=causal, block=2)
 
     torch.autograd.gradcheck(run, inputs)
+    low = [(t.detach() - 800).requires_grad_() for t in inputs[:2]]
+    torch.autograd.gradcheck(run, [*low, inputs[2]])
     large = [1000 * t.detach() for t in inputs[:2]]
     slopes = [t.requires_grad_() for t in large]
     run(*slopes, inputs[2]).sum().backward()

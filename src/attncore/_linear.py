@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,10 @@ def linear_attention(
     -------
     Array
         `(..., H, Tq, E)` of the library, dtype and device of `q`; zeros if there are no keys.
+        NaN for a query all of whose weights are below the smallest normal number of the dtype:
+        the digits of their ratio are lost. Numbers that are very negative throughout a query,
+        or throughout all keys, do no harm: a common factor is taken off first. So NaN needs
+        features more than about 87 apart (float32; float64: 708) within one head.
 
     Raises
     ------
@@ -74,9 +79,9 @@ def linear_attention(
         )
     if Tq == 0 or Tk == 0:
         return cast(xp, nothing(xp, q, v), dtype)
-    q, k = features(xp, q), features(xp, k)
+    q, k = _scaled_features(xp, q, axis=-1), _scaled_features(xp, k, axis=(-2, -1))
     if not causal:
-        return cast(xp, mix(q, k.mT @ v) / mix(q, k.sum(axis=-2)[..., None]), dtype)
+        return cast(xp, _divide(xp, mix(q, k.mT @ v), mix(q, k.sum(axis=-2)[..., None])), dtype)
     outs = []
     sums = k[..., :0, :].mT @ v[..., :0, :]  # (..., G, D, E), of all blocks before
     totals = k[..., :0, :].sum(axis=-2)[..., None]  # (..., G, D, 1)
@@ -86,13 +91,29 @@ def linear_attention(
         scores = fold(queries, keys) @ keys.mT
         scores = xp.tril(scores.reshape(*queries.shape[:-1], keys.shape[-2]))
         total = scores.sum(axis=-1, keepdims=True) + mix(queries, totals)
-        outs.append((mix(scores, values) + mix(queries, sums)) / total)
+        outs.append(_divide(xp, mix(scores, values) + mix(queries, sums), total))
         sums = sums + keys.mT @ values
         totals = totals + keys.sum(axis=-2)[..., None]
     return cast(xp, xp.concatenate(outs, axis=-2), dtype)
 
 
-def features(xp: Any, x: Array) -> Array:
-    """Return elu(x) + 1; the exponential of what is positive is never taken."""
+def features(xp: Any, x: Array, base: Any = 0.0) -> Array:
+    """Return elu(x) + 1, over exp(base); the exponential of what is positive is never taken."""
     negative = xp.where(x > 0, 0.0, x)
-    return xp.where(x > 0, x + 1, xp.exp(negative))
+    return xp.where(x > 0, x + 1, xp.exp(negative - base))
+
+
+def _scaled_features(xp: Any, x: Array, axis: int | tuple[int, ...]) -> Array:
+    """Return features whose largest along `axis` is 1 or more.
+
+    The factor is that of a whole query, or of all keys of a head, so the division takes it
+    away again. Where something is positive it is 1.
+    """
+    largest = xp.amax(x, axis, keepdims=True)
+    return features(xp, x, xp.where(largest > 0, 0.0, largest))
+
+
+def _divide(xp: Any, out: Array, total: Array) -> Array:
+    """Return the averages, or NaN where the weights have underflowed: 0 would look real."""
+    lost = total < xp.finfo(total.dtype).tiny
+    return xp.where(lost, math.nan, out / xp.where(lost, 1.0, total))

@@ -55,8 +55,8 @@ def streaming_attention(
 
     References
     ----------
-    Milakov and Gimelshein (2018), algorithm 3 (the running sum); Dao et al. (2022),
-    algorithm 1 (with the values, in tiles).
+    Milakov and Gimelshein (2018), algorithm 3 (the running sum); Rabe and Staats (2021) (with
+    the values, in blocks); Dao et al. (2022), algorithm 1 (in tiles on a GPU).
 
     Examples
     --------

@@ -12,6 +12,8 @@ import numpy as np
 from attncore._arrays import dtype_name, is_bool, is_tensor
 from attncore.plot import to_numpy
 
+_NAN = "there is NaN in your result: look for 0 / 0 or an overflow"
+
 
 @dataclass(frozen=True)
 class Exercise:
@@ -44,7 +46,7 @@ def _problem(exercise: Exercise, answer: Any) -> str:
             return "give the function itself, without calling it"
         return "give a value, not a function"
     function = answer if exercise.wants_function else lambda: answer
-    answers = []
+    answers, nan = [], False
     for case in exercise.cases:
         try:
             given = function(*copy.deepcopy(case))
@@ -52,15 +54,16 @@ def _problem(exercise: Exercise, answer: Any) -> str:
             said = " ".join(str(error).split()).rstrip(".")
             return f"your function raised {type(error).__name__}: {said}"
         problem, array = _readable(given, np.asarray(exercise.solve(*case)))
-        if problem:
+        if problem and problem != _NAN:
             return problem
+        nan = nan or problem == _NAN  # a known mistake may well give NaN: its hint says more
         answers.append(array)
     if _agrees(answers, exercise.solve, exercise.cases):
         return ""
     for mistake, hint in exercise.mistakes:
         if _agrees(answers, mistake, exercise.cases):
             return hint
-    return _difference(answers, exercise)
+    return _NAN if nan else _difference(answers, exercise)
 
 
 def _readable(given: Any, right: np.ndarray) -> tuple[str, np.ndarray]:
@@ -75,7 +78,7 @@ def _readable(given: Any, right: np.ndarray) -> tuple[str, np.ndarray]:
     if array.shape != expected.shape:
         return f"{_described(expected)} is wanted, yours is {_described(array)}", expected
     if np.isnan(array).any() and not np.isnan(expected).any():
-        return "there is NaN in your result: look for 0 / 0 or an overflow", expected
+        return _NAN, array
     own = given if is_tensor(given) else np.asarray(given)
     if is_bool(right) and not is_bool(own):
         return f"a mask is boolean, yours is {dtype_name(own)}", expected

@@ -19,7 +19,8 @@ def _half(largest: float) -> tuple[float, float, np.ndarray]:
 
 
 _HALVES = tuple((*_half(first), *_half(second)) for first, second in ((0.3, 1.7), (2.0, -1.0)))
-_FAR = (*_half(1000.0), *_half(1001.0))  # overflows unless the larger one is taken off
+# These overflow unless the larger one is taken off both, whichever half it is in.
+_FAR = tuple((*_half(a), *_half(b)) for a, b in ((1000.0, 1001.0), (1000.0, 0.0), (0.0, 1000.0)))
 
 
 def _merge(
@@ -80,7 +81,7 @@ EXERCISES = {
     ),
     "8.2": Exercise(
         solve=_merge,
-        cases=(*_HALVES, _FAR),
+        cases=(*_HALVES, *_FAR),
         mistakes=(
             (
                 lambda m1, total1, out1, m2, total2, out2: (out1 + out2) / (total1 + total2),
@@ -166,6 +167,12 @@ EXERCISES = {
                     else v * np.inf
                 ),
                 "the new key belongs in z too",
+            ),
+            (
+                lambda S, z, q, k, v: (
+                    features(np, q) @ S / (features(np, q) @ z) if z.any() else v * np.nan
+                ),
+                "the token sees itself too: first add it to both sums, then ask",
             ),
         ),
     ),
