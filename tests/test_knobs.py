@@ -4,15 +4,16 @@ import dis
 import itertools
 import json
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from build_book import pages
 from myst_nb.core.read import read_myst_markdown_notebook
 
-from notebooks import pages
-
+BOOK = pages(Path(__file__).resolve().parent.parent)
 KNOB = re.compile(r"^(?P<name>\w+) = .+? +#@param (?P<form>.+)$", re.M)  # as in knobs.mjs
-PAGES = pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
+PAGES = pytest.mark.parametrize("page", BOOK, ids=lambda page: page.stem)
 
 
 def code_cells(page):
@@ -72,7 +73,7 @@ def test_knobs_turn_when_the_page_has_run(page, monkeypatch):
 
 
 def test_the_knobs_are_found():
-    assert sum(bool(KNOB.search(c)) for page in pages() for c in live_cells(page)) >= 11
+    assert sum(bool(KNOB.search(c)) for page in BOOK for c in live_cells(page)) >= 11
     assert used("import a\nb = a.c + d")[0] == {"a", "d"}
     assert used("import a\nb = a.c + d")[1] == {"b"}
     assert settings('{type:"slider", min:0.2, max:10, step:0.2}') == ("0.2", "10")
