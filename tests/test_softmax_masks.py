@@ -41,6 +41,38 @@ def test_temperature_sharpens_and_flattens():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-46, 1e-39, 1e-10])
+def test_a_tiny_temperature_lets_the_largest_take_all(dtype, temperature):
+    top = float(np.finfo(dtype).max)
+    scores = np.array([[1, 2, 2, 0], [top, 0, 1, -top], [-top, -1, -top, -2]], dtype=dtype)
+    expected = [[0, 0.5, 0.5, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
+    tensor = torch.tensor(scores, requires_grad=True)
+    weights = ac.softmax(tensor, temperature=temperature)
+
+    assert np.array_equal(ac.softmax(scores, temperature=temperature), expected)
+    assert np.array_equal(weights.detach(), expected)
+    weights[1:, 0].sum().backward()
+    assert (tensor.grad[1:] == 0).all()
+
+
+def test_a_hidden_score_however_large_does_not_blur_the_others():
+    scores, mask = np.array([1e300, 1.0, 2.0]), np.array([False, True, True])
+
+    for xp in (np.asarray, torch.from_numpy):
+        weights = ac.softmax(xp(scores), xp(mask), temperature=0.5)
+        assert np.allclose(weights, [0, *oracle.softmax(scores[1:] / 0.5)])
+
+
+def test_the_gradient_at_a_temperature_is_that_of_the_divided_scores():
+    generator = torch.Generator().manual_seed(2)
+    scores = torch.randn(3, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(3, 5, generator=generator) < 0.6
+    mask[1] = False
+
+    assert torch.autograd.gradcheck(lambda s: ac.softmax(s, mask, temperature=0.3), scores)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_large_scores_do_not_overflow_and_the_dtype_stays(dtype):
     scores = np.array([1000.0, 999.0, -1000.0], dtype=dtype)
     tensor = torch.from_numpy(scores)

@@ -197,7 +197,7 @@ def skew(by_distance: Array) -> Array:
     r"""Turn scores for each distance into scores for each key, without a loop or an index.
 
     .. math:: S_{ij} = Z_{i,\,j + T_q - 1 - i}, \qquad \text{column } n \text{ of } Z
-                ext{ is for distance } T_k - 1 - n
+                \text{ is for distance } T_k - 1 - n
 
     Row i has to move left by Tq - 1 - i. One more column, the same numbers read in rows of Tq,
     and the first of these dropped: then each row has moved by one less than the row above.

@@ -18,8 +18,8 @@ def softmax(
 
     .. math:: p_j = \frac{e^{(s_j - m)/\tau}}{\sum_l e^{(s_l - m)/\tau}}, \qquad m = \max_l s_l
 
-    Subtracting the largest score changes nothing and keeps every exponent at or below 0,
-    so `exp` never overflows. Sums are taken in float32 for 16-bit input.
+    Subtracting the largest score, before dividing, changes nothing and keeps every exponent
+    at or below 0, so nothing overflows. Sums are taken in float32 for 16-bit input.
 
     Parameters
     ----------
@@ -67,10 +67,17 @@ def softmax(
         raise ValueError(f"axis {axis} does not exist in scores of shape {shape_of(scores)}")
     if mask is not None:
         check_mask(xp, mask, shape_of(scores), scores)
-    return weigh(xp, wide(xp, scores) / temperature, mask, scores.dtype, axis)
+    return weigh(xp, wide(xp, scores), mask, scores.dtype, axis, float(temperature))
 
 
-def weigh(xp: Any, scores: Array, mask: Array | None, dtype: Any, axis: int = -1) -> Array:
+def weigh(
+    xp: Any,
+    scores: Array,
+    mask: Array | None,
+    dtype: Any,
+    axis: int = -1,
+    temperature: float = 1.0,
+) -> Array:
     """Softmax without the checks: `scores` in the precision of the sums, the result in `dtype`."""
     if scores.shape[axis] == 0:
         return cast(xp, scores, dtype)
@@ -81,9 +88,20 @@ def weigh(xp: Any, scores: Array, mask: Array | None, dtype: Any, axis: int = -1
     # arises, so its gradient is 0 too (0 * NaN would be NaN on the way back).
     some = allowed.any(axis=axis, keepdims=True)
     filled = xp.where(some, xp.where(allowed, scores, -math.inf), 0.0)
+    if temperature != 1.0:
+        filled = _divide(xp, filled, temperature, axis)
     if xp is np:
         powers = np.exp(filled - filled.max(axis=axis, keepdims=True))
         weights = powers / powers.sum(axis=axis, keepdims=True)
     else:
         weights = xp.softmax(filled, dim=axis)
     return cast(xp, xp.where(allowed, weights, 0.0), dtype)
+
+
+def _divide(xp: Any, scores: Array, temperature: float, axis: int) -> Array:
+    """Subtract the largest score, then divide: large / small would be inf, and inf - inf NaN."""
+    largest = scores.max(axis, keepdims=True) if xp is np else scores.detach().amax(axis, True)
+    # In float32 a temperature of 1e-50 would be 0, and 0 / 0 is NaN.
+    temperature = max(temperature, float(xp.finfo(scores.dtype).tiny))
+    with np.errstate(over="ignore"):  # to minus infinity, which is a weight of 0
+        return (scores - largest) / temperature
