@@ -261,6 +261,8 @@ def test_any_distance_has_a_bucket():
     assert positions.t5_bucket(far, causal=True).tolist() == [31, 0, 0]
     assert positions.t5_bucket(np.uint8([200, 3])).tolist() == [15, 3]
     assert positions.t5_bucket(5, causal=True) == 5
+    assert positions.t5_bucket([]).shape == (0,)
+    assert positions.t5_bucket([[], []]).shape == (2, 0)
     far = oracle.t5_bucket(10**9, 32, 10**12, True)
     assert positions.t5_bucket([10**9], max_distance=10**12, causal=True) == [far]
 

@@ -174,7 +174,9 @@ def t5_bucket(
     m = n // 2
     max_distance = _at_least("max_distance", max_distance, m + 1)
     xp: Any = namespace(distance=distance)
-    distance = distance if is_tensor(distance) else np.asarray(distance)
+    if not is_tensor(distance):
+        bare = not hasattr(distance, "dtype") and not np.size(distance)  # [] would be floats
+        distance = np.asarray(distance, dtype=np.int64 if bare else None)
     if dtype_name(distance) not in INTEGERS:
         raise TypeError(f"distances must be integers below 2**63, got {dtype_name(distance)}")
     distance = xp.clip(cast(xp, distance, xp.int64), -max_distance, max_distance)

@@ -35,6 +35,10 @@ EXERCISES = {
             (lambda: 20 * math.pi, "the exponent is 2i / d, not i / d"),
             (lambda: math.pi / 50, "that is the speed times 2 pi; divide by the speed"),
             (lambda: 100 * math.pi, "half a turn is not the whole"),
+            (lambda: 628.0, "do not round to 628: the period is no whole number"),
+            (lambda: 629.0, "do not round up to 629: the period is no whole number"),
+            (lambda: 628.3, "do not round to 628.3: give 2 pi times 100 in full"),
+            (lambda: 628.32, "do not round to 628.32: give 2 pi times 100 in full"),
         ),
     ),
     "7.2": Exercise(
@@ -99,6 +103,7 @@ EXERCISES = {
             (lambda: np.array([2, 3, 4]), "those are slots of the ring; a position never wraps"),
             (lambda: np.array([0, 1, 2]), "these words are not the first of the text"),
             (lambda: np.array([13, 14, 15]), "positions are counted from 0"),
+            (lambda: np.array([11, 12, 13]), "position 11 is taken: 12 words are 0 to 11"),
         ),
     ),
 }
