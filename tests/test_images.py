@@ -108,7 +108,32 @@ def test_inputs_stay_as_they_were():
         (
             lambda: from_patches(np.ones((4, 4)), (4.0, 4), 2),
             TypeError,
-            "rows must be an integer, got float",
+            "rows in shape must be an integer, got float",
+        ),
+        (
+            lambda: from_patches(np.ones((4, 4)), (4, 4.0), 2),
+            TypeError,
+            "columns in shape must be an integer, got float",
+        ),
+        (
+            lambda: from_patches(np.ones((4, 4)), (-4, -4), 2),
+            ValueError,
+            "rows in shape must not be negative, got -4",
+        ),
+        (
+            lambda: from_patches(np.ones((4, 4)), (4, -4), 2),
+            ValueError,
+            "columns in shape must not be negative, got -4",
+        ),
+        (
+            lambda: from_patches(np.ones((16, 12)), (8, 8, 3), 2),
+            ValueError,
+            r"shape must be \(rows, columns\), got \(8, 8, 3\)",
+        ),
+        (
+            lambda: from_patches(np.ones((4, 4)), 4, 2),
+            TypeError,
+            r"shape must be a tuple \(rows, columns\), got int",
         ),
         (
             lambda: from_patches(np.ones((4, 4)), (4, 5), 2),

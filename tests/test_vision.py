@@ -206,6 +206,8 @@ def test_the_error_says_what_is_wrong(images, call, kind, message):
 @pytest.mark.parametrize(
     ("shape", "options", "kind", "message"),
     [
+        ((8, 8), {}, ValueError, r"shape must be \(rows, columns, channels\), got \(8, 8\)"),
+        (8, {}, TypeError, r"shape must be a tuple \(rows, columns, channels\), got int"),
         ((0, 6, 3), {}, ValueError, "rows must be at least 1, got 0"),
         ((4, 6.0, 3), {}, TypeError, "columns must be an integer, got float"),
         ((4, 6, 0), {}, ValueError, "channels must be at least 1, got 0"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -33,3 +35,12 @@ def check_length(name: str, value: object) -> int:
     if value < 0:
         raise ValueError(f"{name} must not be negative, got {value}")
     return value
+
+
+def check_axes(shape: object, axes: str) -> tuple[Any, ...]:
+    """Return `shape` if it has one entry for each of the axes, such as "rows, columns"."""
+    if not isinstance(shape, (tuple, list)):
+        raise TypeError(f"shape must be a tuple ({axes}), got {type(shape).__name__}")
+    if len(shape) != len(axes.split(",")):
+        raise ValueError(f"shape must be ({axes}), got {tuple(shape)}")
+    return tuple(shape)

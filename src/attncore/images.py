@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attncore._arrays import Array, is_tensor, shape_of
-from attncore._integers import check_integer, check_sizes
+from attncore._integers import check_axes, check_length, check_sizes
 
 
 def patches(images: Array, size: int) -> Array:
@@ -88,9 +88,10 @@ def from_patches(rows: Array, shape: tuple[int, int], size: int) -> Array:
     Raises
     ------
     ValueError
-        If `size` is below 1 or does not divide `shape`, or T or the width does not fit.
+        If `shape` has not two entries from 0 on, `size` is below 1 or does not divide them, or
+        T or the width does not fit.
     TypeError
-        If `rows` is no array, or a length no integer.
+        If `rows` is no array, `shape` no tuple, or a length no integer.
 
     References
     ----------
@@ -103,8 +104,10 @@ def from_patches(rows: Array, shape: tuple[int, int], size: int) -> Array:
     True
     """
     _check_array("rows", rows)
-    height, width = shape
-    down, across = _grid(check_integer("rows", height), check_integer("columns", width), size)
+    height, width = check_axes(shape, "rows, columns")
+    check_length("rows in shape", height)
+    check_length("columns in shape", width)
+    down, across = _grid(height, width, size)
     found = shape_of(rows)
     if len(found) < 2 or found[-2] != down * across or found[-1] % size**2:
         raise ValueError(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attncore._arrays import dtype_name, is_bool, shape_of
-from attncore._integers import check_sizes
+from attncore._integers import check_axes, check_sizes
 from attncore.images import patches
 from attncore.layers import Block
 
@@ -28,7 +28,7 @@ class VisionTransformer(nn.Module):
     shape
         (rows, columns, channels) of the images it reads.
     classes
-        N, the number of classes.
+        How many classes there are.
     size
         Side of a patch in pixels.
     d_model, layers, heads
@@ -41,8 +41,8 @@ class VisionTransformer(nn.Module):
     ValueError
         If a size does not fit; on a call, if images or `keep` have another shape.
     TypeError
-        If a size is no integer; on a call, if images are no tensor of the dtype of the
-        parameters, or `keep` is not boolean.
+        If `shape` is no tuple or a size no integer; on a call, if images are no tensor of the
+        dtype of the parameters, or `keep` is not boolean.
 
     References
     ----------
@@ -52,7 +52,7 @@ class VisionTransformer(nn.Module):
     --------
     >>> model = VisionTransformer((8, 8, 1), 10, size=2, d_model=16, layers=2, heads=4)
     >>> images = torch.zeros(3, 8, 8, 1)
-    >>> model(images).shape                                      # (B, N)
+    >>> model(images).shape                                      # (B, classes)
     torch.Size([3, 10])
     >>> model.weights(images).shape                              # (layers, B, H, 1 + T, 1 + T)
     torch.Size([2, 3, 4, 17, 17])
@@ -72,7 +72,7 @@ class VisionTransformer(nn.Module):
         positions: bool = True,
     ) -> None:
         super().__init__()
-        rows, columns, channels = shape
+        rows, columns, channels = check_axes(shape, "rows, columns, channels")
         check_sizes(rows=rows, columns=columns, channels=channels, classes=classes, layers=layers)
         T, numbers = patches(torch.empty(rows, columns, channels, device="meta"), size).shape
         self.shape, self.size = (rows, columns, channels), size
@@ -101,7 +101,7 @@ class VisionTransformer(nn.Module):
         Returns
         -------
         Tensor
-            `(B, N)`, the logits: softmax makes them probabilities.
+            `(B, classes)`, the logits: softmax makes them probabilities.
         """
         x, mask = self._tokens(images, keep)
         for block in self.blocks:

@@ -21,6 +21,12 @@ def _cls_map(weights: np.ndarray, columns: int) -> np.ndarray:
     return (seen / seen.sum()).reshape(-1, columns)
 
 
+def _mean_of_shares(weights: np.ndarray) -> np.ndarray:
+    """Divide in each head: CLS's weight for itself then counts too."""
+    seen = weights[:, 0, 1:]
+    return (seen / seen.sum(axis=1, keepdims=True)).mean(axis=0)
+
+
 def _places(Tk: int, columns: int) -> np.ndarray:
     return np.array([divmod(j, columns) for j in range(Tk)])
 
@@ -30,6 +36,9 @@ EXERCISES = {
         solve=lambda: 65**2,
         mistakes=(
             (lambda: 64**2, "the extra row CLS attends and is attended to as well"),
+            (lambda: 64, "that is the number of patches; CLS is a token too, and all score all"),
+            (lambda: 64 * 65, "CLS is a query and a key: it asks too, and is asked"),
+            (lambda: 64**2 + 1, "CLS scores every token, and every token scores CLS"),
             (lambda: 65, "that is the number of tokens; each of them scores every one"),
             (lambda: (32 * 32) ** 2, "that is a score for each pair of pixels, not of patches"),
             (lambda: 65**2 * 3, "channels lie inside a patch: they are not tokens"),
@@ -75,6 +84,10 @@ EXERCISES = {
             (
                 lambda weights, columns: weights[:, 0, 1:].mean(axis=0).reshape(-1, columns),
                 "the sum is not 1: CLS keeps some weight for itself",
+            ),
+            (
+                lambda weights, columns: _mean_of_shares(weights).reshape(-1, columns),
+                "take the mean over heads first, then divide once",
             ),
             (
                 lambda weights, columns: _cls_map(weights.swapaxes(1, 2), columns),
