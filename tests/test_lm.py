@@ -167,7 +167,7 @@ def test_the_stored_model_is_the_one_described(trained):
     assert len(stored) < 1_000_000
     assert hashlib.sha256(stored).hexdigest() in described
     assert f"{numbers:,} parameters" in described
-    assert "".join(sorted(set(ac.data.moby_dick()))) == trained.characters
+    assert "".join(sorted(set(ac.data.moby_dick()))) == trained.tokenizer.characters
     assert not trained.training
 
 

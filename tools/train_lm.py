@@ -85,7 +85,7 @@ def train() -> Decoder:
 def write(model: Decoder) -> None:
     """Store the parameters in 16 bits, with the sizes that :func:`whale` needs."""
     state = {name: p.half().numpy() for name, p in model.state_dict().items()}
-    sizes = np.array(json.dumps({"characters": model.characters, **SIZES}))
+    sizes = np.array(json.dumps({"characters": model.tokenizer.characters, **SIZES}))
     np.savez_compressed(TARGET, sizes=sizes, **state)
 
 
