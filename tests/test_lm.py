@@ -2,13 +2,16 @@
 
 import hashlib
 import importlib.resources
+from dataclasses import replace
 
 import pytest
 import torch
-from train_lm import bits_per_character
+import train_lm
+from tokenizers import ByteLevelBPETokenizer
+from train_lm import RECIPES, bits_per_character
 
 import attncore as ac
-from attncore.lm import Decoder, whale
+from attncore.lm import Decoder, load, whale
 
 DATA = importlib.resources.files("attncore") / "data"
 SIZES = {"d_model": 12, "layers": 3, "heads": 6, "kv_heads": 2, "context": 17}
@@ -82,6 +85,61 @@ def test_text_and_tokens_are_two_ways_to_say_the_same(model):
     assert model.decode(tokens[0]) == "bad cab"
     with pytest.raises(ValueError, match="the model does not know '!Z'"):
         model.encode("Za!")
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(["call me Ishmael, " * 9], vocab_size=263, show_progress=False)
+    return tokenizer
+
+
+def test_tokens_may_be_pieces_of_words(pieces):
+    torch.manual_seed(0)
+    model = Decoder(pieces, **SIZES).double()
+    tokens = model.encode("call me — Ishmael")
+
+    assert model.embedding.weight.shape == (263, 12)
+    assert tokens.shape[1] < len("call me — Ishmael".encode())
+    assert model.decode(tokens[0]) == "call me — Ishmael"
+    assert model(tokens).shape == (1, tokens.shape[1], 263)
+    assert model.generate(tokens[:, :3], 2).shape == (1, 5)
+
+
+@pytest.mark.parametrize("cut", [None, 7])
+def test_what_was_written_is_read_back(tmp_path, pieces, cut):
+    torch.manual_seed(0)
+    recipe = replace(RECIPES["book"], sizes=SIZES, pieces=cut)
+    model = Decoder(pieces if cut else "abcd ", **SIZES)
+    train_lm.write(model, recipe, tmp_path / "model.npz")
+    loaded = load(tmp_path / "model.npz", torch.float64)
+
+    assert loaded.embedding.weight.dtype == torch.float64
+    assert torch.equal(loaded.encode("abc d"), model.encode("abc d"))
+    tokens = model.encode("abc d")
+    assert torch.allclose(loaded(tokens).float(), model(tokens), atol=1e-3)
+    assert not loaded.training
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_keeps_the_best_and_stops(monkeypatch, name):
+    monkeypatch.setenv("ATTNCORE_DEVICE", "cpu")
+    monkeypatch.setattr(train_lm, "moby_dick", lambda: "Call me Ishmael. " * 200)
+    recipe = replace(RECIPES[name], sizes=SIZES, steps=200, batch=8, warm_up=3)
+    if recipe.pieces:
+        recipe = replace(recipe, pieces=300, score_every=2, rate=3e-2)
+    scores, score = [], bits_per_character
+    monkeypatch.setattr(
+        train_lm, "bits_per_character", lambda model: scores.append(score(model)) or scores[-1]
+    )
+    model = train_lm.train(recipe, "And more. ", compiled=False)
+
+    assert score(model) < 0.5
+    if recipe.score_every:
+        assert min(scores) == pytest.approx(score(model), rel=1e-3)
+        assert scores.index(min(scores)) == len(scores) - 11 or len(scores) == 100
+    else:
+        assert not scores
 
 
 def test_every_layer_needs_a_cache(model):

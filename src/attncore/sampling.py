@@ -63,7 +63,7 @@ def probabilities(
 
     References
     ----------
-    Fan et al. (2018), section 5.1, for top-k; Holtzman et al. (2020), section 3.1, for top-p.
+    Fan et al. (2018) for top-k; Holtzman et al. (2020) for top-p, their nucleus sampling.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def draw(probabilities: Array, uniform: Array) -> Array:
 
     References
     ----------
-    Devroye, *Non-uniform random variate generation* (1986), section III.2.
+    Devroye, *Non-uniform random variate generation* (1986), chapter III: inversion.
 
     Examples
     --------
