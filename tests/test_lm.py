@@ -155,6 +155,15 @@ def test_the_larger_recipe_keeps_the_best_and_stops_when_it_gets_no_better(small
     assert bits_per_character(model) == pytest.approx(min(scores), rel=1e-5)
 
 
+def test_only_the_books_very_recipe_writes_the_books_file():
+    book = RECIPES["book"]
+
+    assert train_lm.target("book", book, []) == train_lm.WHALE
+    assert train_lm.target("book", replace(book, steps=3), []).name == "book.npz"
+    assert train_lm.target("book", book, [train_lm.WHALE]).name == "book.npz"
+    assert train_lm.target("gpu", RECIPES["gpu"], []).name == "gpu.npz"
+
+
 def test_every_layer_needs_a_cache(model):
     with pytest.raises(ValueError, match="3 layers need as many caches, got 2"):
         model(torch.zeros(1, 4, dtype=torch.long), model.new_caches()[:2])
@@ -238,7 +247,7 @@ def test_the_stored_model_is_the_one_described(trained):
     assert len(stored) < 1_000_000
     assert hashlib.sha256(stored).hexdigest() in described
     assert f"{numbers:,} parameters" in described
-    assert "".join(sorted(set(ac.data.moby_dick()))) == trained.tokenizer.characters
+    assert "".join(sorted(set(ac.data.moby_dick()))) == trained.characters
     assert not trained.training
 
 

@@ -164,11 +164,16 @@ def write(model: Decoder, recipe: Recipe, path: Path) -> None:
     """Store the parameters in 16 bits, with the sizes and the tokenizer."""
     state = {name: p.half().numpy() for name, p in model.state_dict().items()}
     own = (
-        {"characters": model.tokenizer.characters}
+        {"characters": model.characters}
         if recipe.pieces is None
         else {"tokenizer": model.tokenizer.to_str()}
     )
     np.savez_compressed(path, sizes=np.array(json.dumps({**own, **recipe.sizes})), **state)
+
+
+def target(name: str, recipe: Recipe, texts: list[Path]) -> Path:
+    """Return the file to write: the book's own only for its very recipe."""
+    return WHALE if recipe == RECIPES["book"] and not texts else Path(f"{name}.npz")
 
 
 def main() -> None:
@@ -181,12 +186,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="fewer or more than the recipe's")
     parser.add_argument("--batch", type=int, help="windows in each step")
     parser.add_argument("--text", type=Path, nargs="+", default=[], help="more texts, in UTF-8")
-    parser.add_argument("--out", type=Path, help="the file to write; for the book its own")
+    parser.add_argument("--out", type=Path, help="the file to write")
     options = parser.parse_args()
     recipe = RECIPES[options.recipe]
     changes = {"steps": options.steps, "batch": options.batch}
     recipe = replace(recipe, **{name: n for name, n in changes.items() if n is not None})
-    path = options.out or (WHALE if options.recipe == "book" else Path(f"{options.recipe}.npz"))
+    path = options.out or target(options.recipe, recipe, options.text)
     if recipe.cpu:
         torch.set_num_threads(1)
     if options.score:

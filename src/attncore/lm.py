@@ -29,8 +29,9 @@ class Decoder(nn.Module):
     Parameters
     ----------
     tokenizer
-        A string of N different characters: token n is its n-th character. Or an object with
-        `encode`, `decode` and `get_vocab_size`, such as one of Hugging Face's `tokenizers`.
+        A string of N different characters: token n is its n-th character, and the string is
+        kept as the attribute `characters`. Or an object with `encode`, `decode` and
+        `get_vocab_size`, such as one of Hugging Face's `tokenizers`.
     d_model, layers, heads, kv_heads
         The sizes of the blocks.
     context
@@ -73,8 +74,10 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(layers=layers, context=context)
-        self.tokenizer = Characters(tokenizer) if isinstance(tokenizer, str) else tokenizer
-        self.context = context
+        if isinstance(tokenizer, str):
+            self.characters = tokenizer
+            tokenizer = Characters(tokenizer)
+        self.tokenizer, self.context = tokenizer, context
         self.embedding = nn.Embedding(self.tokenizer.get_vocab_size(), d_model)
         self.position = nn.Embedding(context, d_model)
         self.blocks = nn.ModuleList(Block(d_model, heads, kv_heads) for _ in range(layers))
@@ -279,7 +282,7 @@ def whale(dtype: torch.dtype = torch.float32) -> Decoder:
     Examples
     --------
     >>> model = whale()
-    >>> model.tokenizer.get_vocab_size(), model.context, len(model.blocks)
+    >>> len(model.characters), model.context, len(model.blocks)
     (81, 256, 4)
     """
     with as_file(files("attncore") / "data" / "whale.npz") as path:

@@ -88,7 +88,7 @@ EXERCISES = {
     ),
     "10.4": Exercise(
         solve=lambda p, least: sampling.probabilities(np.log(p), top_p=least),
-        cases=((_P, 0.5), (_P, 0.3), (_P, 0.9), (_P[::-1], 0.7)),
+        cases=((_P, 0.5), (_P, 0.4), (_P, 0.9), (_P[::-1], 0.7)),
         mistakes=(
             (
                 lambda p, least: np.where(_before(p) < least, p, 0),
