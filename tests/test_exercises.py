@@ -1,6 +1,7 @@
 """Exercises: the right answer passes, every wrong one is told what is wrong, in one line."""
 
 import inspect
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -259,3 +260,21 @@ def test_a_polarity_that_guesses_the_number_of_keys_is_refused():
         assert verdict(EXERCISES["3.4"], wrong) != "correct", wrong.__name__
     right = verdict(EXERCISES["3.4"], lambda d, n: ~d & padded(n, d.shape[1]))
     assert right == "correct"
+
+
+def test_a_merge_or_a_filter_that_works_by_luck_is_refused():
+    def everywhere(ids, a, b, new):  # overlapping pairs twice
+        return [new if pair == (a, b) else pair[0] for pair in pairwise(ids)]
+
+    def fixed(p, least):
+        q = np.where(p >= 0.2, p, 0)
+        return q / q.sum()
+
+    def strictly(p, least):  # one too many when the sum is just reached
+        order = np.argsort(-p)
+        kept = order[np.cumsum(p[order]) - p[order] <= least]
+        return np.where(np.isin(np.arange(len(p)), kept), p, 0) / p[kept].sum()
+
+    assert verdict(EXERCISES["10.3"], everywhere) != "correct"
+    assert verdict(EXERCISES["10.4"], fixed) != "correct"
+    assert verdict(EXERCISES["10.4"], strictly) != "correct"

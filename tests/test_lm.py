@@ -2,13 +2,16 @@
 
 import hashlib
 import importlib.resources
+from dataclasses import replace
 
 import pytest
 import torch
-from train_lm import bits_per_character
+import train_lm
+from tokenizers import ByteLevelBPETokenizer
+from train_lm import RECIPES, bits_per_character
 
 import attncore as ac
-from attncore.lm import Decoder, whale
+from attncore.lm import Decoder, load, whale
 
 DATA = importlib.resources.files("attncore") / "data"
 SIZES = {"d_model": 12, "layers": 3, "heads": 6, "kv_heads": 2, "context": 17}
@@ -82,6 +85,83 @@ def test_text_and_tokens_are_two_ways_to_say_the_same(model):
     assert model.decode(tokens[0]) == "bad cab"
     with pytest.raises(ValueError, match="the model does not know '!Z'"):
         model.encode("Za!")
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(["call me Ishmael, " * 9], vocab_size=263, show_progress=False)
+    return tokenizer
+
+
+def test_tokens_may_be_pieces_of_words(pieces):
+    torch.manual_seed(0)
+    model = Decoder(pieces, **SIZES).double()
+    tokens = model.encode("call me — Ishmael")
+
+    assert model.embedding.weight.shape == (263, 12)
+    assert tokens.shape[1] < len("call me — Ishmael".encode())
+    assert model.decode(tokens[0]) == "call me — Ishmael"
+    assert model(tokens).shape == (1, tokens.shape[1], 263)
+    assert model.generate(tokens[:, :3], 2).shape == (1, 5)
+
+
+@pytest.mark.parametrize("cut", [None, 7])
+def test_what_was_written_is_read_back(tmp_path, pieces, cut):
+    torch.manual_seed(0)
+    recipe = replace(RECIPES["book"], sizes=SIZES, pieces=cut)
+    model = Decoder(pieces if cut else "abcd ", **SIZES)
+    train_lm.write(model, recipe, tmp_path / "model.npz")
+    loaded = load(tmp_path / "model.npz", torch.float64)
+
+    assert loaded.embedding.weight.dtype == torch.float64
+    assert torch.equal(loaded.encode("abc d"), model.encode("abc d"))
+    tokens = model.encode("abc d")
+    assert torch.allclose(loaded(tokens).float(), model(tokens), atol=1e-3)
+    assert not loaded.training
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Short texts, and a list of the scores that training asks for."""
+    scores = []
+    monkeypatch.setenv("ATTNCORE_DEVICE", "cpu")
+    monkeypatch.setattr(train_lm, "moby_dick", lambda: "Call me Ishmael. " * 200)
+    monkeypatch.setattr(
+        train_lm,
+        "bits_per_character",
+        lambda model: scores.append(bits_per_character(model)) or scores[-1],
+    )
+    return {"sizes": SIZES, "batch": 8, "warm_up": 3}, scores
+
+
+def test_the_books_recipe_trains(small):
+    recipe = replace(RECIPES["book"], steps=60, rate=2e-2, **small[0])
+    model = train_lm.train(recipe, "And more. ")
+
+    assert bits_per_character(model) < 1.5  # at first 3.9
+    assert not small[1]
+    assert model.decode(model.encode("more")[0]) == "more"
+
+
+def test_the_larger_recipe_keeps_the_best_and_stops_when_it_gets_no_better(small):
+    recipe = replace(
+        RECIPES["gpu"], steps=999, pieces=264, score_every=1, rate=1.0, **small[0]
+    )  # a rate far too large: it gets worse after the first steps
+    model = train_lm.train(recipe, compiled=False)
+    scores = small[1]
+
+    assert len(scores) == scores.index(min(scores)) + 11
+    assert bits_per_character(model) == pytest.approx(min(scores), rel=1e-5)
+
+
+def test_only_the_books_very_recipe_writes_the_books_file():
+    book = RECIPES["book"]
+
+    assert train_lm.target("book", book, []) == train_lm.WHALE
+    assert train_lm.target("book", replace(book, steps=3), []).name == "book.npz"
+    assert train_lm.target("book", book, [train_lm.WHALE]).name == "book.npz"
+    assert train_lm.target("gpu", RECIPES["gpu"], []).name == "gpu.npz"
 
 
 def test_every_layer_needs_a_cache(model):

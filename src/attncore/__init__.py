@@ -8,7 +8,7 @@ array([[0.67],
        [0.33]])
 """
 
-from attncore import data, images, kernels, masks, positions, scores
+from attncore import data, images, kernels, masks, positions, sampling, scores
 from attncore._attention import attention, attention_weights
 from attncore._cache import KVCache
 from attncore._device import pick_device
@@ -42,6 +42,7 @@ __all__ = [
     "nadaraya_watson",
     "pick_device",
     "positions",
+    "sampling",
     "scores",
     "softmax",
     "sparse_attention",

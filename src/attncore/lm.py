@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.resources import files
+from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attncore import sampling
+from attncore._arrays import wide
 from attncore._cache import KVCache, UndoOnError
 from attncore._integers import check_sizes
+from attncore._tokenizers import Characters, Tokenizer
 from attncore.layers import Block
 
 
 class Decoder(nn.Module):
-    r"""A decoder-only language model over characters, with learned positions.
+    r"""A decoder-only language model with learned positions.
 
     .. math:: x_t = E_{c_t} + P_t, \qquad x \leftarrow \operatorname{block}_l(x), \qquad
         \text{logits}_t = \operatorname{norm}(x_t) E^\top
 
     Parameters
     ----------
-    characters
-        The vocabulary, a string of N different characters; token n is ``characters[n]``.
+    tokenizer
+        A string of N different characters: token n is its n-th character, and the string is
+        kept as the attribute `characters`. Or an object with `encode`, `decode` and
+        `get_vocab_size`, such as one of Hugging Face's `tokenizers`.
     d_model, layers, heads, kv_heads
         The sizes of the blocks.
     context
@@ -57,14 +63,22 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, characters: str, *, d_model: int, layers: int, heads: int, kv_heads: int, context: int
+        self,
+        tokenizer: str | Tokenizer,
+        *,
+        d_model: int,
+        layers: int,
+        heads: int,
+        kv_heads: int,
+        context: int,
     ) -> None:
         super().__init__()
-        if len(set(characters)) != len(characters) or not characters:
-            raise ValueError("characters must all differ: a token is the place of its character")
         check_sizes(layers=layers, context=context)
-        self.characters, self.context = characters, context
-        self.embedding = nn.Embedding(len(characters), d_model)
+        if isinstance(tokenizer, str):
+            self.characters = tokenizer
+            tokenizer = Characters(tokenizer)
+        self.tokenizer, self.context = tokenizer, context
+        self.embedding = nn.Embedding(self.tokenizer.get_vocab_size(), d_model)
         self.position = nn.Embedding(context, d_model)
         self.blocks = nn.ModuleList(Block(d_model, heads, kv_heads) for _ in range(layers))
         self.norm = nn.LayerNorm(d_model)
@@ -78,7 +92,7 @@ class Decoder(nn.Module):
         *,
         causal: bool = True,
     ) -> Tensor:
-        """Score every character as the next one, after each token.
+        """Score every token as the next one, after each token.
 
         Parameters
         ----------
@@ -136,8 +150,18 @@ class Decoder(nn.Module):
         ]
 
     @torch.no_grad()
-    def generate(self, tokens: Tensor, steps: int, *, cached: bool = True) -> Tensor:
-        """Append the likeliest next token, `steps` times.
+    def generate(
+        self,
+        tokens: Tensor,
+        steps: int,
+        *,
+        cached: bool = True,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Append a next token, `steps` times: the likeliest, or one drawn at random.
 
         Parameters
         ----------
@@ -148,6 +172,12 @@ class Decoder(nn.Module):
         cached
             Whether to keep keys and values; without it each step reads everything again.
             The logits agree to rounding, and so, but for near-ties, do the tokens.
+        temperature, top_k, top_p
+            As in :func:`attncore.sampling.probabilities`. At temperature 0 the likeliest token
+            is taken.
+        generator
+            Where chance comes from, if the temperature is above 0. Each step takes one number
+            for each row of the batch.
 
         Returns
         -------
@@ -162,25 +192,70 @@ class Decoder(nn.Module):
             raise ValueError(f"steps must be at least 0, got {steps}")
         if (needed := tokens.shape[1] + steps - 1) > self.context:
             raise ValueError(f"{needed} tokens to read, but the model has {self.context} positions")
+        sampling.check_settings(temperature, top_k, top_p)
+        if (generator is None) != (temperature == 0):
+            raise ValueError(
+                "a temperature above 0 and a generator, such as torch.Generator().manual_seed(0), "
+                "need each other: at temperature 0 nothing is drawn"
+            )
         caches = self.new_caches(len(tokens)) if cached else None
         unread = tokens
         for _ in range(steps):
-            logits = self(unread if cached else tokens, caches)  # prefill, then decode
-            unread = logits[:, -1:].argmax(dim=-1)
+            logits = self(unread if cached else tokens, caches)[:, -1]  # prefill, then decode
+            if generator is None:
+                unread = logits.argmax(dim=-1, keepdim=True)
+            else:
+                p = sampling.probabilities(
+                    wide(torch, logits), temperature=temperature, top_k=top_k, top_p=top_p
+                )
+                u = torch.rand(len(p), generator=generator, device=generator.device, dtype=p.dtype)
+                unread = sampling.draw(p, u.to(p.device))[:, None]
             tokens = torch.cat([tokens, unread], dim=1)
         return tokens
 
     def encode(self, text: str) -> Tensor:
         """Return the tokens of a text, `(1, T)`, on the model's device."""
-        unknown = sorted(set(text) - set(self.characters))
-        if unknown:
-            raise ValueError(f"the model does not know {''.join(unknown)!r}")
-        places = [self.characters.index(c) for c in text]
-        return torch.tensor([places], dtype=torch.long, device=self.embedding.weight.device)
+        encoded = self.tokenizer.encode(text)
+        ids = getattr(encoded, "ids", encoded)
+        return torch.tensor([ids], dtype=torch.long, device=self.embedding.weight.device)
 
     def decode(self, tokens: Tensor) -> str:
         """Return the text of one row of tokens, `(T,)`."""
-        return "".join(self.characters[n] for n in tokens.tolist())
+        return self.tokenizer.decode(tokens.tolist())
+
+
+def load(path: Any, dtype: torch.dtype = torch.float32) -> Decoder:
+    """Return a model that ``tools/train_lm.py`` has written.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    dtype
+        Of the parameters.
+
+    Returns
+    -------
+    Decoder
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If the model reads pieces of words and `tokenizers` is not installed.
+    """
+    with Path(path).open("rb") as file, np.load(file) as stored:
+        sizes = json.loads(str(stored["sizes"]))
+        state = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "sizes"}
+    if "tokenizer" in sizes:
+        from tokenizers import Tokenizer as Pieces
+
+        tokenizer: str | Tokenizer = Pieces.from_str(sizes.pop("tokenizer"))
+    else:
+        tokenizer = sizes.pop("characters")
+    model = Decoder(tokenizer, **sizes).to(dtype)
+    model.load_state_dict(state)
+    return model.eval()
 
 
 def whale(dtype: torch.dtype = torch.float32) -> Decoder:
@@ -210,9 +285,5 @@ def whale(dtype: torch.dtype = torch.float32) -> Decoder:
     >>> len(model.characters), model.context, len(model.blocks)
     (81, 256, 4)
     """
-    with (files("attncore") / "data" / "whale.npz").open("rb") as file, np.load(file) as stored:
-        sizes = json.loads(str(stored["sizes"]))
-        state = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "sizes"}
-    model = Decoder(**sizes).to(dtype)
-    model.load_state_dict(state)
-    return model.eval()
+    with as_file(files("attncore") / "data" / "whale.npz") as path:
+        return load(path, dtype)
