@@ -56,7 +56,17 @@ def test_plots_say_what_to_install():
 
 PUBLIC = [
     function
-    for module in (ac, ac.images, ac.kernels, ac.masks, ac.positions, ac.scores, ac.data, plot)
+    for module in (
+        ac,
+        ac.cost,
+        ac.images,
+        ac.kernels,
+        ac.masks,
+        ac.positions,
+        ac.scores,
+        ac.data,
+        plot,
+    )
     for name, function in inspect.getmembers(module, inspect.isfunction)
     if function.__module__.startswith("attncore") and function.__module__ != "attncore._arrays"
     if not name.startswith(("_", "check_")) and name != "to_numpy"
