@@ -11,6 +11,7 @@ from attncore.exercises import (
     chapter6,
     chapter7,
     chapter8,
+    chapter9,
     chapter11,
 )
 from attncore.exercises._exercise import Exercise, verdict
@@ -24,6 +25,7 @@ EXERCISES: dict[str, Exercise] = {
     **chapter6.EXERCISES,
     **chapter7.EXERCISES,
     **chapter8.EXERCISES,
+    **chapter9.EXERCISES,
     **chapter11.EXERCISES,
 }
 
