@@ -2,7 +2,9 @@
 
 FLOPs are those of matrix products, a multiplication and an addition counting as two;
 softmax, norms and sums, which grow no faster, are left out. Bytes come from a number of
-bytes per number: 4 for float32, 2 for 16 bits.
+bytes per number: 4 for float32, 2 for 16 bits. `MODELS` has the sizes of `attncore.lm.whale` and
+of public models, by name: "GPT-2 small", "Gemma 2B", "Llama 2 7B", "Mistral 7B", "Qwen2 7B" and
+"Llama 3 8B".
 """
 
 from __future__ import annotations
