@@ -1,14 +1,15 @@
-"""Write README.md's table of speeds from the figures kept in benchmarks/results.
+"""Write README.md's table of speeds from the figures that the package keeps.
 
 python benchmarks/report.py
 """
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
+
+from attncore.data import speeds
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -45,8 +46,7 @@ def table(found: dict[str, Any]) -> str:
 def written(text: str) -> str:
     """Return the text of README.md with the table of the results it names."""
     name = MARKS.search(text)["name"]
-    found = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text("utf-8"))
-    return MARKS.sub(lambda match: match[1] + table(found) + match[3], text)
+    return MARKS.sub(lambda match: match[1] + table(speeds(name)) + match[3], text)
 
 
 if __name__ == "__main__":

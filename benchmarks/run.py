@@ -3,7 +3,8 @@
     python benchmarks/run.py [--device cuda] [--seconds 2] [--name my-machine]
 
 Every case is run in turns with its peers, so that a busy moment hits all alike; what counts
-are the ratios. The figures go to benchmarks/results/NAME.json.
+are the ratios. The figures go to src/attncore/data/speeds/NAME.json, where
+`attncore.data.speeds(NAME)` finds them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 import attncore as ac
 
-RESULTS = Path(__file__).resolve().parent / "results"
+SPEEDS = Path(__file__).resolve().parent.parent / "src/attncore/data/speeds"
 GROUPS = {"attention": attention.cases, "layer": layers.cases, "decoding": decoding.cases}
 
 
@@ -81,8 +82,8 @@ def main() -> None:
     bound = found["weights_mb"] / found["limits"]["read 42 MB, GB/s"]
     print(f"a decode step: {step:.3g} ms, {bound / step:.0%} of what reading the weights allows")
     name = options.name or "-".join(found["machine"].lower().replace("(r)", "").split())
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name.replace('/', '-').replace('@', '')}.json"
+    SPEEDS.mkdir(exist_ok=True)
+    path = SPEEDS / f"{name.replace('/', '-').replace('@', '')}.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
     print(f"kept in {path}")
 

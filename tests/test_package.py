@@ -58,6 +58,7 @@ PUBLIC = [
     function
     for module in (
         ac,
+        ac.cost,
         ac.images,
         ac.kernels,
         ac.masks,

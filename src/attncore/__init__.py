@@ -8,7 +8,7 @@ array([[0.67],
        [0.33]])
 """
 
-from attncore import data, images, kernels, masks, positions, sampling, scores
+from attncore import cost, data, images, kernels, masks, positions, sampling, scores
 from attncore._attention import attention, attention_weights
 from attncore._cache import KVCache
 from attncore._device import pick_device
@@ -32,6 +32,7 @@ __all__ = [
     "attention_pooling",
     "attention_weights",
     "choose_bandwidth",
+    "cost",
     "data",
     "images",
     "kernel_weights",

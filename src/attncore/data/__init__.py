@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
@@ -134,3 +136,42 @@ def photograph() -> np.ndarray:
     """
     with (files(__name__) / "photograph.npz").open("rb") as file, np.load(file) as stored:
         return stored["image"] / 255.0
+
+
+def speeds(name: str) -> dict[str, Any]:
+    """Return speeds that were measured on one machine, its limits and those of `attncore`.
+
+    Parameters
+    ----------
+    name
+        Of the machine: "cpu-2-cores" comes with the package; `benchmarks/run.py` adds others.
+
+    Returns
+    -------
+    dict
+        "machine", "threads", "torch", "attncore" and "date" say what was measured; "limits"
+        has the speed of matrix products in GFLOP/s and of reading in GB/s; "rows" is a list
+        of cases, each with the median "ms" of everyone and the "peak_mb" of extra memory, or
+        None; "weights_mb" is what the decoding model reads in each step.
+
+    Raises
+    ------
+    ValueError
+        If there is no such machine.
+
+    References
+    ----------
+    Measured by the authors, with `benchmarks/run.py`.
+
+    Examples
+    --------
+    >>> found = speeds("cpu-2-cores")
+    >>> found["threads"], sorted(found["rows"][0])
+    (2, ['case', 'group', 'ms', 'peak_mb'])
+    """
+    kept = {
+        path.name.removesuffix(".json"): path for path in (files(__name__) / "speeds").iterdir()
+    }
+    if name not in kept:
+        raise ValueError(f"no speeds of {name!r}: there are {', '.join(sorted(kept))}")
+    return json.loads(kept[name].read_text("utf-8"))

@@ -11,6 +11,7 @@ from attncore.exercises import (
     chapter6,
     chapter7,
     chapter8,
+    chapter9,
     chapter10,
     chapter11,
 )
@@ -25,6 +26,7 @@ EXERCISES: dict[str, Exercise] = {
     **chapter6.EXERCISES,
     **chapter7.EXERCISES,
     **chapter8.EXERCISES,
+    **chapter9.EXERCISES,
     **chapter10.EXERCISES,
     **chapter11.EXERCISES,
 }

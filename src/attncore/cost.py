@@ -1,0 +1,309 @@
+"""What a decoder-only model costs, counted from its sizes: whole numbers, nothing is run.
+
+FLOPs are those of matrix products, a multiplication and an addition counting as two;
+softmax, norms and sums, which grow no faster, are left out. Bytes come from a number of
+bytes per number: 4 for float32, 2 for 16 bits. `MODELS` has the sizes of `attncore.lm.whale` and
+of public models, by name: "GPT-2 small", "Gemma 2B", "Llama 2 7B", "Mistral 7B", "Qwen2 7B" and
+"Llama 3 8B".
+"""
+
+from __future__ import annotations
+
+from attncore._integers import check_length, check_sizes
+from attncore._sizes import MODELS, Sizes
+
+__all__ = [
+    "MODELS",
+    "Sizes",
+    "activation_bytes",
+    "flops",
+    "flops_by_part",
+    "kv_bytes",
+    "params",
+    "params_by_part",
+    "read_bytes",
+]
+
+
+def params_by_part(sizes: Sizes) -> dict[str, int]:
+    r"""Count the parameters of each part of a model.
+
+    .. math:: \text{attention} = L\,(2 d H D + 2 d G D), \qquad
+        \text{network} = L\,(2 \text{ or } 3)\, d\, d_{ff}, \qquad
+        \text{embedding} = N d
+
+    and the biases; N is the vocabulary.
+
+    Parameters
+    ----------
+    sizes
+        Of the model.
+
+    Returns
+    -------
+    dict of str to int
+        "embedding" (with learned positions), "attention", "network", "norms" (two in each
+        block, and a last one) and "logits", which is 0 if the map is tied.
+
+    References
+    ----------
+    Kaplan et al. (2020), table 1.
+
+    Examples
+    --------
+    >>> params_by_part(MODELS["GPT-2 small"])["attention"]           # 12 (4 d^2 + 4 d)
+    28348416
+    """
+    d, inner = sizes.d_model, sizes.heads * sizes.head_dim
+    qkv = inner + 2 * sizes.kv_heads * sizes.head_dim
+    attention = d * qkv + inner * d + sizes.qkv_bias * qkv + sizes.out_bias * d
+    maps = 3 if sizes.gated else 2
+    network = maps * d * sizes.d_ff + sizes.network_bias * ((maps - 1) * sizes.d_ff + d)
+    return {
+        "embedding": (sizes.vocabulary + sizes.positions) * d,
+        "attention": sizes.layers * attention,
+        "network": sizes.layers * network,
+        "norms": (2 * sizes.layers + 1) * (2 if sizes.norm_bias else 1) * d,
+        "logits": 0 if sizes.tied else sizes.vocabulary * d,
+    }
+
+
+def params(sizes: Sizes) -> int:
+    """Count the parameters of a model: the sum of :func:`params_by_part`.
+
+    Parameters
+    ----------
+    sizes
+        Of the model.
+
+    Returns
+    -------
+    int
+        Parameters.
+
+    References
+    ----------
+    Kaplan et al. (2020), table 1.
+
+    Examples
+    --------
+    >>> params(MODELS["GPT-2 small"]), params(MODELS["Llama 2 7B"])
+    (124439808, 6738415616)
+    """
+    return sum(params_by_part(sizes).values())
+
+
+def flops_by_part(sizes: Sizes, T: int, *, past: int = 0, batch: int = 1) -> dict[str, int]:
+    r"""Count the FLOPs of one forward pass over T tokens of each sequence.
+
+    .. math:: \text{projections} = 2 B T L\,(2 d H D + 2 d G D), \qquad
+        \text{scores} = 4 B T\,(\text{past} + T)\, L H D
+
+    Prefill has no past; a decode step has T = 1. Training takes three times as many: the
+    backward pass has two products for each of these.
+
+    Parameters
+    ----------
+    sizes
+        Of the model.
+    T
+        New tokens of each sequence.
+    past
+        Tokens of each sequence whose keys and values are in a cache.
+    batch
+        B, the number of sequences.
+
+    Returns
+    -------
+    dict of str to int
+        "projections" (the four maps of attention), "scores" (queries by keys, and weights by
+        values, for every pair: a causal kernel can skip nearly half of those of a prefill),
+        "network" and "logits" (of every token).
+
+    Raises
+    ------
+    ValueError
+        If `T` or `batch` is below 1, or `past` below 0.
+    TypeError
+        If one of them is not an integer.
+
+    References
+    ----------
+    Kaplan et al. (2020), table 1.
+
+    Examples
+    --------
+    >>> flops_by_part(MODELS["GPT-2 small"], 1024)["scores"]         # 4 T^2 L d
+    38654705664
+    """
+    check_sizes(T=T, batch=batch)
+    tokens, inner = T * batch, sizes.heads * sizes.head_dim
+    projections = 2 * sizes.d_model * (inner + sizes.kv_heads * sizes.head_dim)
+    network = (3 if sizes.gated else 2) * sizes.d_model * sizes.d_ff
+    return {
+        "projections": 2 * tokens * sizes.layers * projections,
+        "scores": 4 * tokens * (check_length("past", past) + T) * sizes.layers * inner,
+        "network": 2 * tokens * sizes.layers * network,
+        "logits": 2 * tokens * sizes.d_model * sizes.vocabulary,
+    }
+
+
+def flops(sizes: Sizes, T: int, *, past: int = 0, batch: int = 1) -> int:
+    """Count the FLOPs of one forward pass: the sum of :func:`flops_by_part`.
+
+    Parameters
+    ----------
+    sizes, T, past, batch
+        As in :func:`flops_by_part`, and with its errors.
+
+    Returns
+    -------
+    int
+        FLOPs.
+
+    References
+    ----------
+    Kaplan et al. (2020), table 1.
+
+    Examples
+    --------
+    >>> flops(MODELS["Llama 2 7B"], 1)              # about two for each parameter
+    13214679040
+    """
+    return sum(flops_by_part(sizes, T, past=past, batch=batch).values())
+
+
+def activation_bytes(
+    sizes: Sizes, T: int, *, batch: int = 1, number_bytes: int = 4, fused: bool = True
+) -> int:
+    r"""Count the bytes that a forward pass keeps for the backward pass.
+
+    .. math:: B T \left( L \left[ 4 d + 4 + 2 (H + G) D + H + (2 \text{ or } 4)\, d_{ff}
+        \right] + 2 d + 2 \right)
+
+    numbers, and 8 bytes for each token. In each block: what goes into the norms, with mean
+    and spread of each row, into the maps and into the activation; q, k and v; the output of
+    attention, and H sums of exponentials for each query. Parameters, dropout and the loss
+    are not counted.
+
+    Parameters
+    ----------
+    sizes
+        Of the model.
+    T, batch
+        Tokens of each sequence, and B sequences.
+    number_bytes
+        Bytes per number. (In 16 bits, torch keeps some of the statistics in 32.)
+    fused
+        False: the weights of attention, B H T T in each block, are kept, not the sums.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    ValueError
+        If `T`, `batch` or `number_bytes` is below 1.
+    TypeError
+        If one of them is not an integer.
+
+    References
+    ----------
+    Korthikanti et al. (2023), section 4.1, who count dropout too.
+
+    Examples
+    --------
+    >>> activation_bytes(MODELS["GPT-2 small"], 1024) / 2**20
+    582.765625
+    >>> activation_bytes(MODELS["GPT-2 small"], 1024, fused=False) / 2**20
+    1158.203125
+    """
+    check_sizes(T=T, batch=batch, number_bytes=number_bytes)
+    d, H, D = sizes.d_model, sizes.heads, sizes.head_dim
+    network = (4 if sizes.gated else 2) * sizes.d_ff
+    block = 4 * d + 4 + 2 * (H + sizes.kv_heads) * D + network + H * (1 if fused else T)
+    return batch * T * (number_bytes * (sizes.layers * block + 2 * d + 2) + 8)
+
+
+def kv_bytes(sizes: Sizes, T: int, *, batch: int = 1, number_bytes: int = 2) -> int:
+    r"""Count the bytes of the KV caches of all layers.
+
+    .. math:: 2 B L G T D \times \text{bytes per number}
+
+    Parameters
+    ----------
+    sizes
+        Of the model.
+    T, batch
+        Tokens of each sequence, and B sequences.
+    number_bytes
+        Bytes per number.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    ValueError
+        If `T` is below 0, or `batch` or `number_bytes` below 1.
+    TypeError
+        If one of them is not an integer.
+
+    References
+    ----------
+    Pope et al. (2023).
+
+    Examples
+    --------
+    >>> kv_bytes(MODELS["Llama 2 7B"], 1), kv_bytes(MODELS["Llama 3 8B"], 1)
+    (524288, 131072)
+    """
+    check_sizes(batch=batch, number_bytes=number_bytes)
+    T = check_length("T", T)
+    return 2 * batch * sizes.layers * sizes.kv_heads * T * sizes.head_dim * number_bytes
+
+
+def read_bytes(sizes: Sizes, *, past: int = 0, batch: int = 1, number_bytes: int = 2) -> int:
+    """Count the bytes that a forward pass must read at least: its parameters, and the cache.
+
+    Tables of which only a few rows are looked up are left out: learned positions, and the
+    embedding if it is not tied.
+
+    Parameters
+    ----------
+    sizes
+        Of the model.
+    past, batch
+        Cached tokens of each sequence, and B sequences. All share one reading of the
+        parameters; each has a cache of its own.
+    number_bytes
+        Bytes per number.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    ValueError
+        If `past` is below 0, or `batch` or `number_bytes` below 1.
+    TypeError
+        If one of them is not an integer.
+
+    References
+    ----------
+    Pope et al. (2023), section 2.
+
+    Examples
+    --------
+    >>> read_bytes(MODELS["Llama 2 7B"])
+    13214687232
+    """
+    unread = sizes.positions + (0 if sizes.tied else sizes.vocabulary)
+    cache = kv_bytes(sizes, check_length("past", past), batch=batch, number_bytes=number_bytes)
+    return (params(sizes) - unread * sizes.d_model) * number_bytes + cache
