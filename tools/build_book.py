@@ -111,7 +111,7 @@ def execute(root: Path) -> None:
     cache = get_cache(root / options["cache"])
     for record in cache.list_project_records():
         cache.remove_nb_from_project(record.pk)  # its page may be gone
-    for page in pages(root):
+    for page in reversed(pages(root)):  # the last chapters take longest: they must not end alone
         cache.add_nb_to_project(str(page), read_data={"name": "myst_nb_md", "type": "plugin"})
     if waiting := cache.list_unexecuted():
         print(f"Executing {len(waiting)} page(s)...", flush=True)
