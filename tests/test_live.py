@@ -154,17 +154,20 @@ def test_a_bad_asset_is_told(browser, site, fault, name):
 
 DRAW = "import random\nimport numpy as np\nprint(np.random.rand(), random.random())"
 KEPT = """async (spoil) => {
-  const [name] = await caches.keys();
-  const shelf = name && (await caches.open(name));
-  const [request] = shelf ? await shelf.keys() : [];
-  if (!request) return false;
-  const { body, headers } = await shelf.match(request);
-  if (spoil === "bytes") await shelf.put(request, new Response(new Uint8Array(9), { headers }));
-  if (spoil === "table") {
-    headers.set("x-table", "1");
-    await shelf.put(request, new Response(body, { headers }));
+  const root = await navigator.storage.getDirectory();
+  for await (const shelf of root.values()) {
+    for await (const handle of shelf.values()) {
+      const bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
+      if (!bytes[0]) continue; // still being written
+      if (spoil === "bytes") bytes[bytes.length - 1] ^= 1;
+      if (spoil === "table") bytes[0] = 57;
+      const file = await handle.createWritable();
+      await file.write(bytes);
+      await file.close();
+      return true;
+    }
   }
-  return true;
+  return false;
 }"""
 SAID = """() => {
   window.said = [];

@@ -1,19 +1,21 @@
-// Python's memory, as it was once its packages were imported, kept in this browser's cache.
-// Where nothing can be kept, as in private windows, every start is a cold one.
+// Python's memory, as it was once its packages were imported, kept among this browser's files.
+// Where nothing can be kept, as in some private windows, every start is a cold one.
 import { sha256 } from "./assets.mjs";
-import { piped } from "./unzip.mjs";
 
-const FOLDER = new URL("./", import.meta.url);
-const SHELF = `attncore-live ${FOLDER.pathname}`; // other books of this host have theirs
+const FOLDER = new URL("./", import.meta.url).pathname;
+const SHELF = `attncore-live ${encodeURIComponent(FOLDER)}`; // other books of this host have theirs
+const LABEL = 80; // bytes before the memory: how many functions there were, and its hash
 
 // Return { memory, table } as kept under this key, or undefined.
 export async function recall(key) {
   try {
-    const found = await (await caches.open(SHELF)).match(new URL(key, FOLDER));
-    const packed = new Uint8Array(await found.arrayBuffer());
-    if ((await sha256(packed)) !== found.headers.get("x-sha256")) return await forget();
-    const memory = await piped(packed, new DecompressionStream("gzip"));
-    return { memory, table: Number(found.headers.get("x-table")) };
+    const file = await open(key, { create: false });
+    const [label, memory] = [LABEL, file.getSize() - LABEL].map((size) => new Uint8Array(size));
+    file.read(label, { at: 0 });
+    file.read(memory, { at: LABEL });
+    file.close();
+    const [table, hash] = new TextDecoder().decode(label).trim().split(" ");
+    return (await sha256(memory)) === hash ? { memory, table: Number(table) } : await forget();
   } catch {
     return undefined;
   }
@@ -22,10 +24,12 @@ export async function recall(key) {
 // Keep this one, and no other.
 export async function store(key, { memory, table }) {
   try {
-    const packed = await piped(memory, new CompressionStream("gzip"));
-    const headers = { "x-sha256": await sha256(packed), "x-table": table };
+    const label = `${table} ${await sha256(memory)}`.padEnd(LABEL);
     await forget();
-    await (await caches.open(SHELF)).put(new URL(key, FOLDER), new Response(packed, { headers }));
+    const file = await open(key, { create: true });
+    file.write(memory, { at: LABEL });
+    file.write(new TextEncoder().encode(label), { at: 0 });
+    file.close();
   } catch {
     // No room, or not allowed.
   }
@@ -33,8 +37,13 @@ export async function store(key, { memory, table }) {
 
 export async function forget() {
   try {
-    await caches.delete(SHELF);
+    await (await navigator.storage.getDirectory()).removeEntry(SHELF, { recursive: true });
   } catch {
     // There was none.
   }
+}
+
+async function open(key, options) {
+  const shelf = await (await navigator.storage.getDirectory()).getDirectoryHandle(SHELF, options);
+  return (await shelf.getFileHandle(key, options)).createSyncAccessHandle();
 }

@@ -4,7 +4,7 @@ import { forget } from "./snapshots.mjs";
 import { unzip } from "./unzip.mjs";
 
 // What a cell imports first, and what runs cells.
-const IMPORTS = "import linecache, traceback, numpy.linalg, numpy.random, attncore, pyodide.code";
+const IMPORTS = "import linecache, traceback, numpy.random, attncore, pyodide.code";
 const RESEED = "import random; random.seed(); numpy.random.seed()"; // or each start would draw the same
 
 export const snapshotOf = IMPORTS; // a snapshot of other imports is of no use

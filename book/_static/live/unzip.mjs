@@ -22,10 +22,7 @@ async function contents(view, bytes, at) {
   const [packed, local] = [view.getUint32(at + 20, true), view.getUint32(at + 42, true)];
   const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
   const content = bytes.slice(start, start + packed);
-  return view.getUint16(at + 10, true) ? piped(content, new DecompressionStream("deflate-raw")) : content;
-}
-
-// Send bytes through a stream that packs or unpacks.
-export async function piped(bytes, stream) {
-  return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
+  if (!view.getUint16(at + 10, true)) return content;
+  const inflated = new Blob([content]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  return new Uint8Array(await new Response(inflated).arrayBuffer());
 }
