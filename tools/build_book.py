@@ -78,6 +78,8 @@ def build(root: Path, force: bool = False) -> int:
     execute(root)
     # Static files are copied only when all pages are written.
     every = [] if before.get("frame") == now["frame"] else ["--all"]
+    if every:
+        shutil.rmtree(made / "html", ignore_errors=True)  # with pages that are no more
     status = jupyter_book(root, every)
     if status:
         # Not the cache: what was executed without an error stays true.
