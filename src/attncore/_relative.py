@@ -19,7 +19,7 @@ from attncore._arrays import (
     shape_of,
     wide,
 )
-from attncore._integers import check_integer
+from attncore._integers import check_least
 
 # A uint64 can be too large for int64, and would come out negative.
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
@@ -106,7 +106,7 @@ def alibi(H: int, Tq: int, Tk: int | None = None, *, like: Array | None = None) 
     <BLANKLINE>
            [[-0.01171875, -0.0078125 , -0.00390625,  0.        ]]])
     """
-    H = _at_least("H", H, 1)
+    H = check_least("H", H, 1)
     xp: Any = np if like is None else namespace(like=like)
     away = abs(distances(Tq, Tk, like=like))
     N = 1 << (H.bit_length() - 1)
@@ -167,12 +167,12 @@ def t5_bucket(
     >>> t5_bucket([1, 20, -1, -20])
     array([ 1, 10, 17, 26])
     """
-    buckets = _at_least("buckets", buckets, 2 if causal else 4)
+    buckets = check_least("buckets", buckets, 2 if causal else 4)
     if buckets % 2 and not causal:
         raise ValueError(f"buckets must be even, half for each direction, got {buckets}")
     n = buckets if causal else buckets // 2
     m = n // 2
-    max_distance = _at_least("max_distance", max_distance, m + 1)
+    max_distance = check_least("max_distance", max_distance, m + 1)
     xp: Any = namespace(distance=distance)
     if not is_tensor(distance):
         bare = not hasattr(distance, "dtype") and not np.size(distance)  # [] would be floats
@@ -316,10 +316,3 @@ def xl_bias(
     q, k, r, u, v = (wide(xp, array) for array in (q, k, r, u, v))
     u, v = u.reshape(*u.shape[:-1], 1, D), v.reshape(*v.shape[:-1], 1, D)
     return (skew((q + v) @ r.mT) + u @ k.mT) / math.sqrt(D)
-
-
-def _at_least(name: str, value: int, least: int) -> int:
-    value = check_integer(name, value)
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return value

@@ -81,10 +81,10 @@ def probabilities(
     if temperature == 0:
         best = scores.argmax(-1)[..., None]
         return cast(xp, _numbers(xp, scores) == best, logits.dtype)
-    kept = softmax(scores, temperature=temperature)
+    mask = None
     if top_k is not None and top_k < scores.shape[-1]:
-        least = _descending(xp, scores)[..., top_k - 1 : top_k]
-        kept = softmax(scores, scores >= least, temperature=temperature)
+        mask = scores >= _descending(xp, scores)[..., top_k - 1 : top_k]
+    kept = softmax(scores, mask, temperature=temperature)
     if top_p is not None and top_p < 1:  # rounding must not let 1 drop the unlikeliest
         ordered = _descending(xp, kept)
         count = 1 + (xp.cumsum(ordered, -1)[..., :-1] < top_p).sum(-1)[..., None]

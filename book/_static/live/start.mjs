@@ -3,11 +3,9 @@
 import { forget } from "./snapshots.mjs";
 import { unzip } from "./unzip.mjs";
 
-// What a cell imports first, and what runs cells.
-const IMPORTS = "import linecache, traceback, numpy.random, attncore, pyodide.code";
+// What a cell imports first, and what runs cells. A snapshot of other imports is of no use.
+export const IMPORTS = "import linecache, traceback, numpy.random, attncore, pyodide.code";
 const RESEED = "import random; random.seed(); numpy.random.seed()"; // or each start would draw the same
-
-export const snapshotOf = IMPORTS; // a snapshot of other imports is of no use
 
 // Return { files, compiled } of wheels: compiled libraries in the order in which they are loaded.
 export async function unpack(wheels) {

@@ -2,7 +2,7 @@
 // cell writes (stream, text, html, error, figure).
 import { bytesOf, guard, importChecked, indexURL, keep, keepCompiled, load, readJSON, sha256 } from "./assets.mjs";
 import { recall, store } from "./snapshots.mjs";
-import { snapshotOf, start, unpack } from "./start.mjs";
+import { IMPORTS, start, unpack } from "./start.mjs";
 
 const CORE = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"];
 const BASE = ["numpy", "attncore"]; // on every page
@@ -17,7 +17,7 @@ async function boot(imports) {
     arrived += bytes;
     if (expected) report();
   });
-  key = await sha256(new TextEncoder().encode(JSON.stringify(manifest) + snapshotOf + navigator.userAgent));
+  key = await sha256(new TextEncoder().encode(JSON.stringify(manifest) + IMPORTS + navigator.userAgent));
   const sources = Promise.all(HELPERS.map(readText));
   lock = await readJSON("pyodide-lock.json");
   const base = withDependencies(BASE);
