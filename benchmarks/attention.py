@@ -23,6 +23,7 @@ def cases(device: torch.device) -> Iterator[Case]:
                 yield square(device, dtype, causal, length)
     yield window(device, 4096, 256)
     yield chunk(device, 512, 2048)
+    yield padded(device, 8, 1024)
     yield grouped(device)
 
 
@@ -71,6 +72,18 @@ def chunk(device: torch.device, queries: int, keys: int) -> Case:
     mask = ac.masks.causal(queries, keys, like=q)
     return f"causal, {queries} queries on {keys} keys", {
         "ours": lambda: ac.attention(q, k, v, causal=True),
+        "torch's kernel, mask": lambda: sdpa(q, k, v, attn_mask=mask),
+        "torch's kernel, no mask": lambda: sdpa(q, k, v),
+    }
+
+
+def padded(device: torch.device, batch: int, longest: int) -> Case:
+    """Sequences of half the longest to the longest, in equal steps."""
+    q, k, v = torch.randn(3, batch, HEADS, longest, WIDTH, device=device).unbind()
+    lengths = [longest // 2 + longest * n // (2 * batch - 2) for n in range(batch)]
+    mask = ac.masks.padding(torch.tensor(lengths, device=device), longest)
+    return f"{batch} sequences of {lengths[0]} to {longest} keys", {
+        "ours": lambda: ac.attention(q, k, v, lengths=lengths),
         "torch's kernel, mask": lambda: sdpa(q, k, v, attn_mask=mask),
         "torch's kernel, no mask": lambda: sdpa(q, k, v),
     }

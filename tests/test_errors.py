@@ -15,6 +15,7 @@ from attncore.exercises import check
 SOURCE = Path(ac.__file__).parent
 Z = np.zeros
 TRUE = np.ones((3, 5), dtype=bool)
+BATCH = Z((2, 1, 3, 4))
 
 
 def case(call, kind, message):
@@ -105,6 +106,16 @@ SOFTMAX_AND_MASKS = [
     case(lambda: ac.masks.causal(2, 2.5), TypeError, "Tk must be an integer, got float"),
     case(lambda: ac.masks.causal(True), TypeError, "Tq must be an integer, got bool"),
     case(lambda: ac.masks.window(2, size=0), ValueError, "window must be at least 1"),
+    case(lambda: ac.attention(BATCH, BATCH, BATCH, lengths=[1, 4]), ValueError,
+         "lengths must lie in 0 to Tk = 3, got [1, 4]"),
+    case(lambda: ac.attention(BATCH, BATCH, BATCH, lengths=np.array([-1, 3])), ValueError,
+         "lengths must lie in 0 to Tk = 3, got [-1, 3]"),
+    case(lambda: ac.attention(BATCH, BATCH, BATCH, lengths=[1, 2.0]), TypeError,
+         "a length must be an integer, got float"),
+    case(lambda: ac.attention(BATCH, BATCH, BATCH, lengths=[3]), ValueError,
+         "lengths must hold one number per sequence, 2, got 1"),
+    case(lambda: ac.attention_weights(BATCH[0], BATCH[0], lengths=[3]), ValueError,
+         "lengths needs a batch, q (B, H, Tq, D), got q (1, 3, 4); use mask= otherwise"),
     case(lambda: ac.masks.padding([1.0], 3), TypeError, "lengths must be integers, got float64"),
     case(lambda: ac.masks.padding([], 3), TypeError,
          "lengths is empty and so has no dtype: give one integer per sequence, or np.zeros(0, "),

@@ -320,6 +320,8 @@ Z = torch.zeros
          r"a context of width 8 is needed"),
         (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), Z(1, 5, 12), cache=ac.KVCache(1, 3, 9, 4)),
          ValueError, r"a cache is for self-attention"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), lengths=[5], cache=ac.KVCache(1, 3, 9, 4)),
+         ValueError, r"lengths cannot be used with a cache, whose rows are all one length"),
         (lambda: MultiHeadAttention(12, 3)(Z(5, 12), cache=ac.KVCache(1, 3, 9, 4)), ValueError,
          r"with a cache x must be \(B, T, d_model\), got \(5, 12\)"),
     ],

@@ -6,8 +6,10 @@ import sys
 
 import numpy as np
 
+from attncore import masks
 from attncore._arrays import Array, as_floats, cast
 from attncore._checks import (
+    batch_lengths,
     check_mask_and_bias,
     check_queries_and_keys,
     check_scale,
@@ -15,6 +17,7 @@ from attncore._checks import (
 )
 from attncore._fused import fits_at_once, fused, why_not
 from attncore._integers import check_window
+from attncore._padding import by_length, real_keys, slices_pay
 from attncore._reference import allowed, blocked, reference, weights
 
 BACKENDS = ("auto", "reference", "fused")
@@ -30,6 +33,7 @@ def attention(
     window: int | None = None,
     bias: Array | None = None,
     scale: float | None = None,
+    lengths: Array | None = None,
     backend: str = "auto",
 ) -> Array:
     r"""Average the values, weighted by how well each key fits each query.
@@ -60,6 +64,11 @@ def attention(
         Real numbers added to the scaled scores, broadcast to `(..., H, Tq, Tk)`.
     scale
         What the scores are multiplied by; 1 / sqrt(D) unless given.
+    lengths
+        Integers `(B,)`, for q `(B, H, Tq, D)`: how many keys of each sequence are real. The
+        same as ``mask=masks.padding(lengths, Tk)``, but where it is faster the others are not
+        read, and no mask is built. Lengths on a GPU are fetched, which waits for it; give a
+        list there.
     backend
         "reference": the formula as written, which builds the `(Tq, Tk)` weights.
         "fused": ``torch.nn.functional.scaled_dot_product_attention``, which does not.
@@ -96,7 +105,7 @@ def attention(
     array([[0., 0.]])
     """
     if (
-        mask is bias is window is scale is None
+        mask is bias is window is scale is lengths is None
         and backend == "auto"
         and fits_at_once(q, k, v, causal)
     ):
@@ -114,10 +123,16 @@ def attention(
     if window is not None:
         window = check_window(window)
 
-    options = (mask, causal, window, bias, scale)
     hindrance = why_not(q, k, bias)
     if backend == "fused" and hindrance:
         raise ValueError(f"backend 'fused' cannot be used: {hindrance}; use backend='auto'")
+    if lengths is not None:
+        counts = batch_lengths(q, k, lengths)
+        plain = mask is bias is window is None and xp is not np
+        if plain and backend != "reference" and not hindrance and slices_pay(q, counts):
+            return by_length(xp, q, k, v, counts, causal, scale)
+        mask = masks.combine(mask, real_keys(xp, k, counts))
+    options = (mask, causal, window, bias, scale)
     if backend == "auto" and xp is np:
         return blocked(q, k, v, *options)
     if backend == "reference" or hindrance:
@@ -134,6 +149,7 @@ def attention_weights(
     window: int | None = None,
     bias: Array | None = None,
     scale: float | None = None,
+    lengths: Array | None = None,
 ) -> Array:
     r"""Return the weights themselves, for looking at; the fused kernel never builds them.
 
@@ -141,7 +157,7 @@ def attention_weights(
 
     Parameters
     ----------
-    q, k, mask, causal, window, bias, scale
+    q, k, mask, causal, window, bias, scale, lengths
         As in :func:`attention`.
 
     Returns
@@ -172,5 +188,7 @@ def attention_weights(
     check_mask_and_bias(xp, q, k, mask, bias)
     if window is not None:
         window = check_window(window)
+    if lengths is not None:
+        mask = masks.combine(mask, real_keys(xp, k, batch_lengths(q, k, lengths)))
     found = weights(xp, q, k, allowed(q, k, mask, causal, window), bias, scale)
     return cast(xp, found, q.dtype)

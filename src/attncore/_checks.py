@@ -9,14 +9,17 @@ import numpy as np
 
 from attncore._arrays import (
     Array,
+    cast,
     check_device,
     check_fits,
     check_mask,
+    dtype_name,
     is_bool,
     is_tensor,
     namespace,
     shape_of,
 )
+from attncore._integers import check_integer
 
 
 def check_queries_and_keys(q: Array, k: Array) -> None:
@@ -84,3 +87,42 @@ def check_mask_and_bias(
             raise TypeError("bias must be numbers to add, got bool; pass a boolean array as mask=")
         check_fits("bias", bias, scores_shape)
         check_device(bias=bias, q=q)
+
+
+def check_lengths(lengths: Array, Tk: int) -> Array:
+    """Return lengths `(B,)` as int64, each in 0 to Tk."""
+    xp: Any = namespace(lengths=lengths)
+    if isinstance(lengths, (list, tuple)) and len(lengths) == 0:
+        raise TypeError(
+            "lengths is empty and so has no dtype: give one integer per sequence, or "
+            "np.zeros(0, dtype=int) for no sequences"
+        )
+    if not is_tensor(lengths):
+        lengths = np.asarray(lengths)
+    if is_bool(lengths) or not dtype_name(lengths).startswith(("int", "uint")):
+        raise TypeError(f"lengths must be integers, got {dtype_name(lengths)}")
+    if lengths.ndim != 1:
+        raise ValueError(f"lengths must be (B,), got {tuple(lengths.shape)}")
+    # In their own dtype they might be no match for Tk (uint8), or for `<` at all (uint16).
+    # A uint64 beyond int64 becomes negative, which is refused too.
+    counts = cast(xp, lengths, xp.int64)
+    if bool(((counts < 0) | (counts > Tk)).any()):
+        raise ValueError(f"lengths must lie in 0 to Tk = {Tk}, got {lengths.tolist()}")
+    return counts
+
+
+def batch_lengths(q: Array, k: Array, lengths: Array) -> list[int]:
+    """Return how many keys of each sequence are real."""
+    if q.ndim != 4:
+        raise ValueError(
+            f"lengths needs a batch, q (B, H, Tq, D), got {_shapes(q=q)}; use mask= otherwise"
+        )
+    if isinstance(lengths, (list, tuple)):  # without NumPy, so that torch.compile can follow
+        counts = [check_integer("a length", n) for n in lengths]
+        if any(not 0 <= n <= k.shape[2] for n in counts):
+            raise ValueError(f"lengths must lie in 0 to Tk = {k.shape[2]}, got {counts}")
+    else:
+        counts = check_lengths(lengths, k.shape[2]).tolist()
+    if len(counts) != len(q):
+        raise ValueError(f"lengths must hold one number per sequence, {len(q)}, got {len(counts)}")
+    return counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -151,6 +152,7 @@ class MultiHeadAttention(nn.Module):
         *,
         causal: bool = False,
         window: int | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
         """Attend from `x` to `context`, or to itself.
@@ -167,6 +169,9 @@ class MultiHeadAttention(nn.Module):
         causal, window
             As in :func:`attncore.attention`: the last query is level with the last key, of a
             context too. A cache's window, if it has one, is used unasked, and no other can be.
+        lengths
+            `(B,)`, as in :func:`attncore.attention`: how many rows of each sequence of x, or of
+            the context, are real. Not with a cache.
         cache
             Self-attention only, x `(B, Tq, d_model)`: its keys and values come before
             those of `x`, which are appended. Causal, as decoding must be. A call that is
@@ -179,7 +184,7 @@ class MultiHeadAttention(nn.Module):
         """
         self._check(x, context)
         if cache is not None:
-            self._check_cache(x, context, mask, window, cache)
+            self._check_cache(x, context, mask, window, lengths, cache)
         start = 0 if cache is None else cache.length
         q, k, v = self._heads(x, context, start)
         with UndoOnError(cache):
@@ -187,7 +192,7 @@ class MultiHeadAttention(nn.Module):
                 k, v = cache.append(k, v)
                 causal = True
                 window = cache.window if window is None else window
-            mixed = attention(q, k, v, mask, causal=causal, window=window)
+            mixed = attention(q, k, v, mask, causal=causal, window=window, lengths=lengths)
             return self.out_proj(mixed.transpose(-3, -2).flatten(-2))
 
     def weights(
@@ -198,6 +203,7 @@ class MultiHeadAttention(nn.Module):
         *,
         causal: bool = False,
         window: int | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
     ) -> Tensor:
         """Return the weights `(..., H, Tq, Tk)` that :meth:`forward` would use, to look at.
 
@@ -205,7 +211,7 @@ class MultiHeadAttention(nn.Module):
         """
         self._check(x, context)
         q, k, _ = self._heads(x, context)
-        return attention_weights(q, k, mask, causal=causal, window=window)
+        return attention_weights(q, k, mask, causal=causal, window=window, lengths=lengths)
 
     def _heads(
         self, x: Tensor, context: Tensor | None, start: int = 0
@@ -262,11 +268,14 @@ class MultiHeadAttention(nn.Module):
         context: Tensor | None,
         mask: Tensor | None,
         window: int | None,
+        lengths: Tensor | Sequence[int] | None,
         cache: KVCache,
     ) -> None:
         """Refuse what the cache cannot serve, before anything is appended to it."""
         if context is not None:
             raise ValueError("a cache is for self-attention: a context never grows")
+        if lengths is not None:
+            raise ValueError("lengths cannot be used with a cache, whose rows are all one length")
         if x.ndim != 3:
             raise ValueError(f"with a cache x must be (B, T, d_model), got {shape_of(x)}")
         if cache.window is None:

@@ -14,7 +14,6 @@ import numpy as np
 
 from attncore._arrays import (
     Array,
-    cast,
     check_device,
     dtype_name,
     is_bool,
@@ -22,6 +21,7 @@ from attncore._arrays import (
     namespace,
     positions,
 )
+from attncore._checks import check_lengths
 from attncore._integers import check_length, check_window
 from attncore._patterns import global_tokens, random_keys, symmetric_window
 
@@ -166,23 +166,8 @@ def padding(lengths: Array, Tk: int) -> Array:
            [1, 1, 1, 0]])
     """
     Tk = check_length("Tk", Tk)
-    xp: Any = namespace(lengths=lengths)
-    if isinstance(lengths, (list, tuple)) and len(lengths) == 0:
-        raise TypeError(
-            "lengths is empty and so has no dtype: give one integer per sequence, or "
-            "np.zeros(0, dtype=int) for no sequences"
-        )
-    if not is_tensor(lengths):
-        lengths = np.asarray(lengths)
-    if is_bool(lengths) or not dtype_name(lengths).startswith(("int", "uint")):
-        raise TypeError(f"lengths must be integers, got {dtype_name(lengths)}")
-    if lengths.ndim != 1:
-        raise ValueError(f"lengths must be (B,), got {tuple(lengths.shape)}")
-    # In their own dtype they might be no match for Tk (uint8), or for `<` at all (uint16).
-    # A uint64 beyond int64 becomes negative, which is refused too.
-    counts = cast(xp, lengths, xp.int64)
-    if bool(((counts < 0) | (counts > Tk)).any()):
-        raise ValueError(f"lengths must lie in 0 to Tk = {Tk}, got {lengths.tolist()}")
+    counts = check_lengths(lengths, Tk)
+    xp: Any = namespace(lengths=counts)
     where = {} if xp is np else {"device": counts.device}
     return (xp.arange(Tk, **where)[None, :] < counts[:, None])[:, None, None, :]
 
