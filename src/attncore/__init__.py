@@ -22,12 +22,14 @@ from attncore._regression import (
 )
 from attncore._softmax import softmax
 from attncore._sparse import sparse_attention
+from attncore._static import StaticKVCache
 from attncore._streaming import streaming_attention
 
 __version__ = "0.1.0"
 
 __all__ = [
     "KVCache",
+    "StaticKVCache",
     "attention",
     "attention_pooling",
     "attention_weights",

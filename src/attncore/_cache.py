@@ -80,17 +80,18 @@ class KVCache:
         self.window = None if window is None else check_window(window)
         if self.window is not None and capacity < self.window:
             raise ValueError(f"capacity ({capacity}) must hold the window ({self.window})")
-        self._slots = int(capacity) if self.window is None else self.window
+        self.slots = int(capacity) if self.window is None else self.window
+        """Tokens that can be held: C, or with a window W."""
         if not (like is None or is_tensor(like) or isinstance(like, np.ndarray)):
             raise TypeError(f"like must be an array, got {type(like).__name__}")
         xp: Any = np if like is None else namespace(like=like)
         options = {"dtype": np.float64 if like is None else like.dtype}
         if is_tensor(like):
             options["device"] = like.device  # type: ignore[union-attr]
-        self._k = xp.empty((batch, kv_heads, self._slots, head_dim), **options)
-        self._v = xp.empty((batch, kv_heads, self._slots, value_dim), **options)
+        self._k = xp.empty((batch, kv_heads, self.slots, head_dim), **options)
+        self._v = xp.empty((batch, kv_heads, self.slots, value_dim), **options)
         self._xp = xp
-        self.length = 0
+        self.length: Any = 0
         """Tokens appended so far; the position of the next one."""
 
     @property
@@ -101,7 +102,7 @@ class KVCache:
     @property
     def held(self) -> int:
         """Tokens whose keys and values are still there."""
-        return min(self.length, self._slots)
+        return min(self.length, self.slots)
 
     def append(self, k: Array, v: Array) -> tuple[Array, Array]:
         """Add tokens and return the keys and values to attend to, the new ones included.
@@ -125,6 +126,10 @@ class KVCache:
         """
         if not self._takes(k, v):
             self._check(k, v)
+            if self.window is None and self.length + k.shape[2] > self.slots:
+                raise ValueError(
+                    f"cache full: {self.length} of {self.slots}, cannot append {k.shape[2]}"
+                )
         n = k.shape[-2]
         # `length` moves last: were a write to fail, the new tokens would not count.
         if self.window is None:
@@ -134,18 +139,18 @@ class KVCache:
             self.length = stop
             return self._k[:, :, :stop], self._v[:, :, :stop]
         if n == 1:
-            slot = self.length % self._slots
+            slot = self.length % self.slots
             self._k[:, :, slot : slot + 1] = k
             self._v[:, :, slot : slot + 1] = v
             self.length += 1
             return self._k[:, :, : self.held], self._v[:, :, : self.held]
-        old = self._in_order()[max(0, self.held - self._slots + 1) :]
+        old = self._in_order()[max(0, self.held - self.slots + 1) :]
         seen = tuple(
             self._xp.concatenate([kept[:, :, old], new], axis=2)
             for kept, new in ((self._k, k), (self._v, v))
         )
-        stored = min(n, self._slots)
-        slots = [(self.length + i) % self._slots for i in range(n - stored, n)]
+        stored = min(n, self.slots)
+        slots = [(self.length + i) % self.slots for i in range(n - stored, n)]
         self._k[:, :, slots] = k[:, :, n - stored :]
         self._v[:, :, slots] = v[:, :, n - stored :]
         self.length += n
@@ -164,7 +169,7 @@ class KVCache:
         length = check_integer("length", length)
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot crop to {length}: the cache has {self.length} tokens")
-        if length < self.length and self.length > self._slots:
+        if length < self.length and self.length > self.slots:
             raise ValueError(
                 f"cannot crop to {length}: the window has overwritten tokens it would need"
             )
@@ -174,9 +179,17 @@ class KVCache:
         """Forget everything; the memory is kept."""
         self.length = 0
 
+    def _mark(self) -> Any:
+        """Return what :meth:`_undo_to` needs to take back what will be appended."""
+        return self.length
+
+    def _undo_to(self, mark: Any) -> None:
+        if self.held == self.length:  # nothing overwritten
+            self.crop(mark)
+
     def _in_order(self) -> list[int]:
         """Return the slots in use, oldest token first."""
-        return [i % self._slots for i in range(self.length - self.held, self.length)]
+        return [i % self.slots for i in range(self.length - self.held, self.length)]
 
     def _takes(self, k: Array, v: Array) -> bool:
         """Tell whether these fit, fast: decoding asks once per layer and token."""
@@ -220,10 +233,6 @@ class KVCache:
                 )
         if k.shape[2] != v.shape[2]:
             raise ValueError(f"k and v must have one row per key: k {shape_of(k)}, v {shape_of(v)}")
-        if self.window is None and self.length + k.shape[2] > self._slots:
-            raise ValueError(
-                f"cache full: {self.length} of {self._slots}, cannot append {k.shape[2]}"
-            )
 
 
 class UndoOnError:
@@ -237,11 +246,10 @@ class UndoOnError:
         self.caches = [cache for cache in caches if cache is not None]
 
     def __enter__(self) -> None:
-        self.starts = [cache.length for cache in self.caches]
+        self.marks = [cache._mark() for cache in self.caches]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             return
-        for cache, start in zip(self.caches, self.starts, strict=True):
-            if cache.held == cache.length:  # nothing overwritten
-                cache.crop(start)
+        for cache, mark in zip(self.caches, self.marks, strict=True):
+            cache._undo_to(mark)

@@ -13,6 +13,8 @@ from attncore._arrays import dtype_name, shape_of
 from attncore._attention import attention, attention_weights
 from attncore._cache import KVCache, UndoOnError
 from attncore._integers import check_sizes, check_window
+from attncore._static import StaticKVCache
+from attncore.masks import combine
 from attncore.positions import check_rope
 from attncore.positions import rope as turn
 
@@ -175,7 +177,8 @@ class MultiHeadAttention(nn.Module):
         cache
             Self-attention only, x `(B, Tq, d_model)`: its keys and values come before
             those of `x`, which are appended. Causal, as decoding must be. A call that is
-            refused appends nothing.
+            refused appends nothing. With a :class:`attncore.StaticKVCache` the last axis of
+            `mask` has an entry for each slot.
 
         Returns
         -------
@@ -190,8 +193,12 @@ class MultiHeadAttention(nn.Module):
         with UndoOnError(cache):
             if cache is not None:
                 k, v = cache.append(k, v)
-                causal = True
-                window = cache.window if window is None else window
+                if isinstance(cache, StaticKVCache):
+                    mask = combine(mask, cache.mask(x.shape[-2], window=window))
+                    causal, window = False, None
+                else:
+                    causal = True
+                    window = cache.window if window is None else window
             mixed = attention(q, k, v, mask, causal=causal, window=window, lengths=lengths)
             return self.out_proj(mixed.transpose(-3, -2).flatten(-2))
 
@@ -214,7 +221,7 @@ class MultiHeadAttention(nn.Module):
         return attention_weights(q, k, mask, causal=causal, window=window, lengths=lengths)
 
     def _heads(
-        self, x: Tensor, context: Tensor | None, start: int = 0
+        self, x: Tensor, context: Tensor | None, start: int | Tensor = 0
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return q `(..., H, Tq, D)`, then k and v `(..., G, Tk, D)`; x begins at `start`."""
         q, k, v = (
@@ -222,7 +229,7 @@ class MultiHeadAttention(nn.Module):
             for rows in self._project(x, context)
         )
         if self.rope is not None:
-            places = torch.arange(start, start + x.shape[-2], device=x.device)
+            places = start + torch.arange(x.shape[-2], device=x.device)
             q, k = (turn(a, places, base=self.rope_base, pairing=self.rope) for a in (q, k))
         return q, k, v
 

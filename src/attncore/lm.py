@@ -16,6 +16,7 @@ from attncore import sampling
 from attncore._arrays import wide
 from attncore._cache import KVCache, UndoOnError
 from attncore._integers import check_sizes
+from attncore._static import StaticKVCache
 from attncore._tokenizers import Characters, Tokenizer
 from attncore.layers import Block
 
@@ -113,16 +114,22 @@ class Decoder(nn.Module):
                 f"tokens must be integers (B, T), got {tokens.dtype} {tuple(tokens.shape)}"
             )
         start = self._length(caches, causal)
-        stop = start + tokens.shape[-1]
-        if stop > self.context:
-            raise ValueError(f"{stop} tokens, but the model has {self.context} positions")
-        x = self.embedding(tokens) + self.position.weight[start:stop]  # (B, T, d_model)
+        x = self.embedding(tokens) + self._positions(start, tokens.shape[-1])  # (B, T, d_model)
         with UndoOnError(*(caches or ())):  # the first layers may have appended
             for n, block in enumerate(self.blocks):
                 x = block(x, causal=causal, cache=caches[n] if caches else None)
         return self.norm(x) @ self.embedding.weight.mT
 
-    def _length(self, caches: Sequence[KVCache] | None, causal: bool) -> int:
+    def _positions(self, start: int | Tensor, T: int) -> Tensor:
+        """Return the learned vectors `(T, d_model)` of the positions from `start` on."""
+        if not isinstance(start, Tensor):
+            if start + T > self.context:
+                raise ValueError(f"{start + T} tokens, but the model has {self.context} positions")
+            return self.position.weight[start : start + T]
+        places = start + torch.arange(T, device=start.device)
+        return self.position(places.clamp(max=self.context - 1))  # a full cache gives NaN later
+
+    def _length(self, caches: Sequence[KVCache] | None, causal: bool) -> int | Tensor:
         """Return how many tokens the caches hold, after checking that they belong together."""
         if caches is None:
             return 0
@@ -130,22 +137,37 @@ class Decoder(nn.Module):
             raise ValueError(f"{len(self.blocks)} layers need as many caches, got {len(caches)}")
         if not causal:
             raise ValueError("causal=False cannot use caches: old keys change with each token")
+        static = [isinstance(cache, StaticKVCache) for cache in caches]
+        if any(static):
+            return self._static_length(caches, all(static))
         lengths = [cache.length for cache in caches]
         if len({id(cache) for cache in caches}) < len(caches) or len(set(lengths)) > 1:
             raise ValueError(f"each layer needs its own cache, all of one length: got {lengths}")
         return lengths[0]
 
-    def new_caches(self, batch: int = 1, capacity: int | None = None) -> list[KVCache]:
-        """Return one empty cache per layer, for `capacity` tokens (all positions unless given)."""
+    def _static_length(self, caches: Sequence[KVCache], alike: bool) -> Tensor:
+        """Return the length of the first; whether all are equal only the GPU knows."""
+        if not alike or len({id(cache) for cache in caches}) < len(caches):
+            raise ValueError("each layer needs its own cache, all static or none")
+        slots = max(cache.slots for cache in caches)
+        if slots > self.context:
+            raise ValueError(f"caches of {slots} slots, but the model has {self.context} positions")
+        length: Tensor = caches[0].length
+        return length
+
+    def new_caches(
+        self, batch: int = 1, capacity: int | None = None, *, static: bool = False
+    ) -> list[KVCache]:
+        """Return one empty cache per layer, for `capacity` tokens (all positions unless given).
+
+        With `static` they are :class:`attncore.StaticKVCache`, with which a step can be recorded:
+        ``step = torch.compile(model, mode="reduce-overhead", fullgraph=True)``.
+        """
         layer: Any = self.blocks[0].attention
+        kind = StaticKVCache if static else KVCache
+        capacity = self.context if capacity is None else capacity
         return [
-            KVCache(
-                batch,
-                layer.kv_heads,
-                self.context if capacity is None else capacity,
-                layer.head_dim,
-                like=self.embedding.weight,
-            )
+            kind(batch, layer.kv_heads, capacity, layer.head_dim, like=self.embedding.weight)
             for _ in self.blocks
         ]
 
