@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 
 import decoding
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -283,6 +284,35 @@ def test_a_table_that_is_only_looked_up_is_not_read():
     assert cost.params(untied) - cost.params(tied) == 11 * 42
     assert cost.read_bytes(untied) == cost.read_bytes(tied)
     assert cost.read_bytes(tied) == 2 * (cost.params(tied) - 29 * 42)
+
+
+def counts(sizes, T, batch, number_bytes):
+    """Return everything that can be counted of these sizes."""
+    memory = {"batch": batch, "number_bytes": number_bytes}
+    return [
+        cost.params(sizes),
+        *cost.params_by_part(sizes).values(),
+        cost.flops(sizes, T, past=T, batch=batch),
+        *cost.flops_by_part(sizes, T, past=T, batch=batch).values(),
+        cost.activation_bytes(sizes, T, **memory),
+        cost.activation_bytes(sizes, T, **memory, fused=False),
+        cost.kv_bytes(sizes, T, **memory),
+        cost.read_bytes(sizes, past=T, **memory),
+        cost.read_bytes(sizes, number_bytes=number_bytes),
+    ]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_integers_of_numpy_do_not_overflow(kind):
+    llama = cost.MODELS["Llama 3 8B"]
+    numbers = {n: v if isinstance(v, bool) else kind(v) for n, v in asdict(llama).items()}
+    sizes = cost.Sizes(**numbers)
+    found = counts(sizes, kind(2**30), kind(2**20), kind(4))  # FLOPs are above 2**63
+
+    assert sizes == llama
+    assert {type(number) for number in asdict(sizes).values()} == {int, bool}
+    assert {type(number) for number in found} == {int}
+    assert found == counts(llama, 2**30, 2**20, 4)
 
 
 def test_sizes_that_cannot_be_are_refused():

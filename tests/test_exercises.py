@@ -262,6 +262,15 @@ def test_a_polarity_that_guesses_the_number_of_keys_is_refused():
     assert right == "correct"
 
 
+def test_a_roofline_that_rounds_or_looks_at_the_flops_alone_is_refused():
+    for wrong in (
+        lambda f, b, peak, read: max(f // peak, b / read),
+        lambda f, b, peak, read: max(int(f / peak), b / read),
+        lambda f, b, peak, read: f / peak if f > 8 else b / read,
+    ):
+        assert verdict(EXERCISES["9.4"], wrong) != "correct"
+
+
 def test_a_merge_or_a_filter_that_works_by_luck_is_refused():
     def everywhere(ids, a, b, new):  # overlapping pairs twice
         return [new if pair == (a, b) else pair[0] for pair in pairwise(ids)]

@@ -22,10 +22,9 @@ def check_integer(name: str, value: object) -> int:
     return int(value)
 
 
-def check_sizes(**sizes: int) -> None:
-    """Raise unless all the named sizes are integers from 1 on."""
-    for name, size in sizes.items():
-        check_least(name, size, 1)
+def check_sizes(**sizes: object) -> list[int]:
+    """Return the named sizes as ints from 1 on."""
+    return [check_least(name, size, 1) for name, size in sizes.items()]
 
 
 def check_least(name: str, value: object, least: int) -> int:

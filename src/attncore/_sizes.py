@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from attncore._integers import check_length, check_sizes
+from attncore._integers import check_least, check_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +70,16 @@ class Sizes:
     norm_bias: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Refuse what cannot be; NumPy's integers, which overflow, become Python's."""
         for field in fields(self):
-            value = getattr(self, field.name)
+            name, value = field.name, getattr(self, field.name)
             if field.type == "bool":
                 if not isinstance(value, bool):
-                    raise TypeError(f"{field.name} must be True or False, got {value!r}")
-            elif field.name == "positions":
-                check_length(field.name, value)
+                    raise TypeError(f"{name} must be True or False, got {value!r}")
             else:
-                check_sizes(**{field.name: value})
+                zero = name == "positions"
+                checked = check_length(name, value) if zero else check_least(name, value, 1)
+                object.__setattr__(self, name, checked)
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"

@@ -9,7 +9,7 @@ of public models, by name: "GPT-2 small", "Gemma 2B", "Llama 2 7B", "Mistral 7B"
 
 from __future__ import annotations
 
-from attncore._integers import check_length, check_sizes
+from attncore._integers import check_least, check_length, check_sizes
 from attncore._sizes import MODELS, Sizes
 
 __all__ = [
@@ -100,7 +100,8 @@ def flops_by_part(sizes: Sizes, T: int, *, past: int = 0, batch: int = 1) -> dic
         \text{scores} = 4 B T\,(\text{past} + T)\, L H D
 
     Prefill has no past; a decode step has T = 1. Training takes three times as many: the
-    backward pass has two products for each of these.
+    backward pass has two products for each of these (2.5 for each of a fused kernel's scores).
+    No window is counted, and T is not compared with `positions`.
 
     Parameters
     ----------
@@ -108,10 +109,8 @@ def flops_by_part(sizes: Sizes, T: int, *, past: int = 0, batch: int = 1) -> dic
         Of the model.
     T
         New tokens of each sequence.
-    past
-        Tokens of each sequence whose keys and values are in a cache.
-    batch
-        B, the number of sequences.
+    past, batch
+        Tokens of each sequence whose keys and values are in a cache, and B sequences.
 
     Returns
     -------
@@ -129,14 +128,14 @@ def flops_by_part(sizes: Sizes, T: int, *, past: int = 0, batch: int = 1) -> dic
 
     References
     ----------
-    Kaplan et al. (2020), table 1.
+    Kaplan et al. (2020), table 1, which has half of these scores.
 
     Examples
     --------
     >>> flops_by_part(MODELS["GPT-2 small"], 1024)["scores"]         # 4 T^2 L d
     38654705664
     """
-    check_sizes(T=T, batch=batch)
+    T, batch = check_sizes(T=T, batch=batch)
     tokens, inner = T * batch, sizes.heads * sizes.head_dim
     projections = 2 * sizes.d_model * (inner + sizes.kv_heads * sizes.head_dim)
     network = (3 if sizes.gated else 2) * sizes.d_model * sizes.d_ff
@@ -220,7 +219,7 @@ def activation_bytes(
     >>> activation_bytes(MODELS["GPT-2 small"], 1024, fused=False) / 2**20
     1158.203125
     """
-    check_sizes(T=T, batch=batch, number_bytes=number_bytes)
+    T, batch, number_bytes = check_sizes(T=T, batch=batch, number_bytes=number_bytes)
     d, H, D = sizes.d_model, sizes.heads, sizes.head_dim
     network = (4 if sizes.gated else 2) * sizes.d_ff
     block = 4 * d + 4 + 2 * (H + sizes.kv_heads) * D + network + H * (1 if fused else T)
@@ -237,7 +236,7 @@ def kv_bytes(sizes: Sizes, T: int, *, batch: int = 1, number_bytes: int = 2) -> 
     sizes
         Of the model.
     T, batch
-        Tokens of each sequence, and B sequences.
+        Tokens of each sequence (no window is counted, no `positions`), and B sequences.
     number_bytes
         Bytes per number.
 
@@ -262,7 +261,7 @@ def kv_bytes(sizes: Sizes, T: int, *, batch: int = 1, number_bytes: int = 2) -> 
     >>> kv_bytes(MODELS["Llama 2 7B"], 1), kv_bytes(MODELS["Llama 3 8B"], 1)
     (524288, 131072)
     """
-    check_sizes(batch=batch, number_bytes=number_bytes)
+    batch, number_bytes = check_sizes(batch=batch, number_bytes=number_bytes)
     T = check_length("T", T)
     return 2 * batch * sizes.layers * sizes.kv_heads * T * sizes.head_dim * number_bytes
 
@@ -271,7 +270,7 @@ def read_bytes(sizes: Sizes, *, past: int = 0, batch: int = 1, number_bytes: int
     """Count the bytes that a forward pass must read at least: its parameters, and the cache.
 
     Tables of which only a few rows are looked up are left out: learned positions, and the
-    embedding if it is not tied.
+    embedding if it is not tied. No window is counted, and `past` may exceed `positions`.
 
     Parameters
     ----------
@@ -304,6 +303,7 @@ def read_bytes(sizes: Sizes, *, past: int = 0, batch: int = 1, number_bytes: int
     >>> read_bytes(MODELS["Llama 2 7B"])
     13214687232
     """
+    number_bytes = check_least("number_bytes", number_bytes, 1)
     unread = sizes.positions + (0 if sizes.tied else sizes.vocabulary)
     cache = kv_bytes(sizes, check_length("past", past), batch=batch, number_bytes=number_bytes)
     return (params(sizes) - unread * sizes.d_model) * number_bytes + cache

@@ -61,7 +61,13 @@ EXERCISES = {
     ),
     "9.4": Exercise(
         solve=lambda f, b, peak, read: max(f / peak, b / read),
-        cases=((6.0, 5.0, 2.0, 1.0), (9.0, 2.0, 3.0, 4.0), (1.0, 1.0, 8.0, 8.0)),
+        cases=(
+            (6.0, 5.0, 2.0, 1.0),
+            (9.0, 2.0, 3.0, 4.0),
+            (1.0, 1.0, 8.0, 8.0),
+            (7.0, 2.0, 2.0, 4.0),  # of a quotient that is not whole
+            (20.0, 90.0, 5.0, 3.0),  # bytes count, though FLOPs are many
+        ),
         mistakes=(
             (
                 lambda f, b, peak, read: f / peak + b / read,
