@@ -11,7 +11,7 @@ export const indexURL = FOLDER.href;
 // Read and return the manifest; from then on every fetch of this worker is checked.
 export async function guard(onBytes) {
   countBytes = onBytes;
-  const manifest = await readJSON("manifest.json");
+  const manifest = JSON.parse(await readText("manifest.json"));
   Object.assign(files, manifest.files);
   globalThis.fetch = async (input) => {
     const address = input.url ?? String(input);
@@ -38,13 +38,9 @@ export function keep(names) {
   }));
 }
 
-// Load Python itself, and compile it while other files arrive.
-export async function keepCompiled(name) {
-  const [bytes] = await keep([name]);
-  const module = await WebAssembly.compile(bytes);
-  WebAssembly.instantiateStreaming = async (_, imports) => {
-    return { module, instance: await WebAssembly.instantiate(module, imports) };
-  };
+// Let these bytes be the answer when the file is asked for next.
+export function give(name, bytes) {
+  kept.set(name, Promise.resolve(bytes));
 }
 
 // Import a module of Pyodide after checking it. The browser's cache gives the second reading.
@@ -53,8 +49,8 @@ export async function importChecked(name) {
   return import(new URL(name, FOLDER).href);
 }
 
-export async function readJSON(name) {
-  return (await get(new URL(name, FOLDER), { cache: "no-cache" })).json();
+export async function readText(name) {
+  return (await get(new URL(name, FOLDER), { cache: "no-cache" })).text();
 }
 
 export const bytesOf = (names) => names.reduce((sum, name) => sum + (files[name]?.bytes ?? 0), 0);

@@ -39,10 +39,11 @@ async function run(target, { sketch = false } = {}) {
     }
     const todo = neededBy(target);
     await kernel.start(todo.map((cell) => cell.code));
-    for (const cell of cells) cell.makeEditable();
     for (const cell of todo) {
       if (cell !== target && cell.ranAs === cell.code) continue;
-      const ok = await runOne(cell, sketch && cell === target);
+      const outcome = runOne(cell, sketch && cell === target);
+      for (const each of cells) each.makeEditable(); // while Python works
+      const ok = await outcome;
       if (!ok && cell !== target) {
         say(`Cell ${cell.number} above failed, so cell ${target.number} was not run.`);
         return;

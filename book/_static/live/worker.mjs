@@ -1,45 +1,48 @@
 // Runs Python. Messages in: boot, run, finish, prefetch. Out: progress, ready, failed, done, and what a
 // cell writes (stream, text, html, error, figure).
-import { bytesOf, guard, importChecked, indexURL, keep, keepCompiled, load, readJSON, sha256 } from "./assets.mjs";
+import { bytesOf, guard, importChecked, indexURL, keep, readText, sha256 } from "./assets.mjs";
+import { fromKept, fromNetwork, LIBRARY, PYTHON } from "./parts.mjs";
 import { recall, store } from "./snapshots.mjs";
-import { IMPORTS, start, unpack } from "./start.mjs";
+import { IMPORTS, start } from "./start.mjs";
 
-const CORE = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"];
+const MODULES = ["pyodide.mjs", "pyodide.asm.mjs"];
 const BASE = ["numpy", "attncore"]; // on every page
 const HELPERS = ["live_cells.py", "live_figures.py"];
 const quiet = { messageCallback: () => {}, errorCallback: (text) => postMessage({ type: "progress", text }) };
 let python, lock, cells, key, snapshot;
 let expected = 0;
 let arrived = 0;
+let told = 0;
 
 async function boot(imports) {
+  const helpers = Promise.all(HELPERS.map(async (name) => [name, await readText(`../${name}`)]));
+  const list = readText("pyodide-lock.json");
   const manifest = await guard((bytes) => {
     arrived += bytes;
     if (expected) report();
   });
-  key = await sha256(new TextEncoder().encode(JSON.stringify(manifest) + IMPORTS + navigator.userAgent));
-  const sources = Promise.all(HELPERS.map(readText));
-  lock = await readJSON("pyodide-lock.json");
+  const modules = Promise.all(MODULES.map(importChecked));
+  const origin = JSON.stringify([manifest, await helpers, IMPORTS, navigator.userAgent]);
+  key = await sha256(new TextEncoder().encode(origin));
+  lock = JSON.parse(await list);
   const base = withDependencies(BASE);
   const others = withDependencies(packagesOf(imports)).filter((name) => !base.includes(name));
-  expected = bytesOf([...CORE, ...[...base, ...others].map(fileOf)]);
-  const [{ loadPyodide }, { default: createModule }, kept, packages] = await Promise.all([
-    importChecked("pyodide.mjs"),
-    importChecked("pyodide.asm.mjs"),
-    recall(key),
-    Promise.all(base.map((name) => load(fileOf(name)))).then(unpack),
-    keep(["python_stdlib.zip", ...others.map(fileOf)]),
-    keepCompiled("pyodide.asm.wasm"),
+  const kept = await recall(key);
+  const wheels = base.map(fileOf);
+  expected = bytesOf([...MODULES, ...others.map(fileOf), ...(kept ? [] : [PYTHON, LIBRARY, ...wheels])]);
+  const [parts, [{ loadPyodide }, { default: createModule }]] = await Promise.all([
+    kept ? fromKept(kept.parts) : fromNetwork(wheels),
+    modules,
+    keep(others.map(fileOf)),
   ]);
   if (kept) postMessage({ type: "progress", text: "Waking Python…" });
   const options = { indexURL, env: { HOME: "/home/pyodide", MPLBACKEND: "module://live_figures" } };
-  ({ python, snapshot } = await start({ loadPyodide, createModule, options }, packages, kept));
+  ({ python, snapshot } = await start({ loadPyodide, createModule, options }, await helpers, parts, kept));
   base.forEach((name) => (python.loadedPackages[name] = "default channel"));
   if (others.length) await python.loadPackage(others, quiet);
   python.setStdout({ write: writer("stream") });
   python.setStderr({ write: writer("stderr") });
   python.setStdin({ error: true });
-  (await sources).forEach((source, n) => python.FS.writeFile(`/home/pyodide/${HELPERS[n]}`, source));
   cells = python.pyimport("live_cells");
   expected = 0;
   postMessage({ type: "ready" });
@@ -51,11 +54,9 @@ async function prefetch(imports) {
   await keep(names.map(fileOf));
 }
 
-async function readText(name) {
-  return (await fetch(new URL(name, import.meta.url))).text();
-}
-
 function report() {
+  if (performance.now() - told < 50 && arrived < expected) return;
+  told = performance.now();
   const [done, all] = [arrived, expected].map((bytes) => (bytes / 1e6).toFixed(1));
   const text = arrived < expected ? `Loading Python: ${done} of ${all} MB` : "Starting Python…";
   postMessage({ type: "progress", text });
