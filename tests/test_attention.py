@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import attncore as ac
+from attncore._fused import _shares_heads
 
 # Distinct primes, so that no two axes can be mistaken for each other.
 B, D, E = 2, 7, 11
@@ -250,6 +251,40 @@ def test_grouped_heads_are_read_once():
             ac.attention(*inputs, **options)
 
         assert (FLASH, (B, 3, 2 * lengths[0], D), (B, 3, 5, D)) in recorder.seen
+
+
+@pytest.mark.parametrize("options", [{"causal": True}, {"window": 2}], ids=str)
+def test_keys_are_repeated_where_the_kernel_cannot_share_them(monkeypatch, options):
+    inputs = tensors(*qkv((6, 3)))
+    expected = ac.attention(*inputs, **options)
+    monkeypatch.setattr("attncore._fused._shares_heads", lambda q, extra: False)
+    with Recorder(shapes=True) as recorder:
+        found = ac.attention(*inputs, **options, backend="fused")
+
+    torch.testing.assert_close(found, expected)
+    assert (FLASH, (B, 6, 5, D), (B, 6, 5, D)) in recorder.seen
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "masked", "shared"),
+    [
+        ("cpu", torch.float32, True, True),
+        ("cuda", torch.bfloat16, False, True),
+        ("cuda", torch.bfloat16, True, False),
+        ("cuda", torch.float32, False, False),
+    ],
+)
+def test_where_the_kernel_shares_keys(device, dtype, masked, shared):
+    class Query:  # stands for a tensor on a GPU
+        def __init__(self):
+            self.device = torch.device(device)
+            self.shape = (1, 6, 5, 64)
+
+        def element_size(self):
+            return dtype.itemsize
+
+    mask = torch.ones(5, 5, dtype=torch.bool) if masked else None
+    assert _shares_heads(Query(), mask) is shared
 
 
 def test_values_of_another_width_are_fused_too():

@@ -223,8 +223,12 @@ def test_a_phone_does_not_scroll_sideways(browser, site):
 def test_a_long_line_scrolls_with_its_colours(live):
     live.run(1)
     live.edit(1, f"print(1)  # {'long ' * 60}")
-    widths = live.cell(1).locator(".live-editor").evaluate(
-        "host => [host.clientWidth, ...[...host.children].map(child => child.offsetWidth)]"
+    widths = (
+        live.cell(1)
+        .locator(".live-editor")
+        .evaluate(
+            "host => [host.clientWidth, ...[...host.children].map(child => child.offsetWidth)]"
+        )
     )
 
     assert widths[1] == widths[2] > 2 * widths[0]

@@ -119,6 +119,9 @@ def _call(
         q4 = q4.reshape(B, G, H // G * Tq, q4.shape[-1])
         if extra is not None and extra.shape[1] != 1:
             extra = extra.reshape(extra.shape[0], G, H // G, extra.shape[-1])
+    if grouped and not folds and not _shares_heads(q4, extra):
+        k4, v4 = (array.repeat_interleave(H // G, dim=1) for array in (k4, v4))
+        grouped = False
     out = torch.nn.functional.scaled_dot_product_attention(
         q4,
         k4,
@@ -131,6 +134,17 @@ def _call(
     if E < D:
         out = out[..., :E]
     return out.reshape(*q.shape[:-1], E)
+
+
+def _shares_heads(q: Array, extra: Array | None) -> bool:
+    """Tell whether the kernel reads shared heads itself.
+
+    On a GPU only one does, for 16 bits and no mask; else torch would build all weights, which
+    takes far more memory than repeated keys.
+    """
+    return bool(
+        q.device.type != "cuda" or (extra is None and q.element_size() == 2 and q.shape[-1] <= 256)
+    )
 
 
 def _four_axes(array: Array, whole: Array) -> Array:
