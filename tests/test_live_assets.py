@@ -55,6 +55,8 @@ def source(tmp_path, monkeypatch):
     monkeypatch.setattr(live_assets, "PINS", pins)
     compiled = slim_wheels.pack({"toy/__init__.pyc": b"code", "another/__init__.pyc": b""})
     monkeypatch.setattr(precompile, "first_modules", lambda _: compiled)
+    own = slim_wheels.pack({"attncore/__pycache__/masks.cpython-314.pyc": b"code"})
+    monkeypatch.setattr(precompile, "own_modules", lambda _: own)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
     return folder
 
@@ -122,6 +124,8 @@ def test_what_a_first_run_imports_is_compiled_and_little_else():
     assert {"numpy/ma/core.py", "numpy/polynomial/legendre.py"} <= names["numpy"]
     assert {"matplotlib/figure.pyc", "matplotlib/animation.py"} <= names["matplotlib"]
     assert "attncore/__init__.py" in names["attncore"]  # readers may look at our source
+    compiled = {name for name in names["attncore"] if "/__pycache__/masks.cpython-" in name}
+    assert len(compiled) == 1
     for inside in names.values():
         assert not {name for name in inside if name.endswith(".py") and f"{name}c" in inside}
 

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +62,8 @@ def make(out: Path, source: Path | None = None) -> None:
         for piece in pieces()
     }
     lock = lock_of({file: entry["sha256"] for file, entry in entries.items()})
-    lock["packages"]["attncore"] = own = put_attncore(out)
+    own, compiled = put_attncore(out, lock)
+    lock["packages"]["attncore"] = own
     entries[own["file_name"]] = {
         "file": own["file_name"],
         "name": "attncore",
@@ -69,7 +71,7 @@ def make(out: Path, source: Path | None = None) -> None:
         "licence": slim_wheels.licence((out / own["file_name"]).read_bytes()),
         "slimmed": True,
         "dropped": list(slim_wheels.TOO_BIG),
-        "compiled": 0,
+        "compiled": compiled,
         "sha256": own["sha256"],
     }
     write(out / "pyodide-lock.json", json.dumps(lock).encode())
@@ -90,10 +92,7 @@ def put_pieces(out: Path, source: Path | None) -> dict[str, dict[str, Any]]:
             Path(folder, file).write_bytes(raw)
         lock = lock_of({file: sha256(raw) for file, raw in slim.items()})
         Path(folder, "pyodide-lock.json").write_text(json.dumps(lock))
-        try:
-            modules = slim_wheels.unpack(precompile.first_modules(Path(folder)))
-        except precompile.NotCompiled as problem:
-            raise AssetsMissing(str(problem)) from problem
+        modules = compiled_by(precompile.first_modules, Path(folder))
     known = {}
     for piece in pieces():
         shipped, count = slim[piece.file], 0
@@ -229,15 +228,40 @@ def from_carrier(files: list[str]) -> dict[str, bytes]:
             return {file: wheel.read(inside[file]) for file in files}
 
 
-def put_attncore(out: Path) -> dict[str, Any]:
-    """Write attncore's wheel and return its entry in the lock."""
-    version, wheel = slim_wheels.own_wheel(ROOT)
-    file = f"attncore-{version}-py3-none-any.whl"
-    write(out / file, wheel)
+def put_attncore(out: Path, lock: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Write attncore's wheel; return its entry in the lock, and how many modules are compiled."""
+    version, plain = slim_wheels.own_wheel(ROOT)
+    kept = out.resolve().parent / "live-cache" / f"attncore-{sha256(plain + recipe().encode())}"
+    if not kept.exists():
+        whole = slim_wheels.with_added(plain, own_modules(out, lock, version, plain))
+        for old in kept.parent.glob("attncore-*"):
+            old.unlink()
+        kept.write_bytes(whole)
+    wheel = kept.read_bytes()
+    entry = own_entry(version, wheel)
+    write(out / entry["file_name"], wheel)
+    return entry, sum(name.endswith(".pyc") for name in slim_wheels.unpack(wheel))
+
+
+def own_modules(out: Path, lock: dict[str, Any], version: str, wheel: bytes) -> dict[str, bytes]:
+    """Return attncore's compiled modules."""
+    entry = own_entry(version, wheel)
+    own_lock = {**lock, "packages": {**lock["packages"], "attncore": entry}}
+    with tempfile.TemporaryDirectory() as folder:
+        for path in out.resolve().iterdir():
+            if path.name not in (entry["file_name"], "pyodide-lock.json"):
+                Path(folder, path.name).symlink_to(path)
+        Path(folder, entry["file_name"]).write_bytes(wheel)
+        Path(folder, "pyodide-lock.json").write_text(json.dumps(own_lock))
+        return compiled_by(precompile.own_modules, Path(folder))
+
+
+def own_entry(version: str, wheel: bytes) -> dict[str, Any]:
+    """Return attncore's entry in the lock."""
     return {
         "name": "attncore",
         "version": version,
-        "file_name": file,
+        "file_name": f"attncore-{version}-py3-none-any.whl",
         "sha256": sha256(wheel),
         "install_dir": "site",
         "package_type": "package",
@@ -245,6 +269,14 @@ def put_attncore(out: Path) -> dict[str, Any]:
         "depends": ["numpy"],
         "unvendored_tests": False,
     }
+
+
+def compiled_by(compile_modules: Callable[[Path], bytes], folder: Path) -> dict[str, bytes]:
+    """Return compiled modules, or say that these assets cannot be had."""
+    try:
+        return slim_wheels.unpack(compile_modules(folder))
+    except precompile.NotCompiled as problem:
+        raise AssetsMissing(str(problem)) from problem
 
 
 def write(path: Path, content: bytes) -> None:

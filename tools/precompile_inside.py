@@ -2,9 +2,11 @@
 
 Compiling them is most of the time of a first Run, but compiled modules are larger than their
 source. So of the standard library and NumPy only those are compiled that a page of NumPy
-cells imports, and of the packages that draw those that a first figure imports.
+cells imports, and of the packages that draw those that a first figure imports. attncore keeps
+its source as well, for readers to look at.
 """
 
+import importlib.util
 import io
 import py_compile
 import sys
@@ -71,11 +73,29 @@ def draw() -> None:
     figure.savefig(io.BytesIO(), format="png", bbox_inches="tight")
 
 
-start_numpy()
-modules = imported(STDLIB) | imported(PACKAGES)
-draw()
-modules |= {path: source for path, source in imported(PACKAGES).items() if "/numpy/" not in path}
+def others() -> dict[str, str]:
+    """Return the modules that a first Run needs, and a first figure."""
+    start_numpy()
+    modules = imported(STDLIB) | imported(PACKAGES)
+    draw()
+    later = imported(PACKAGES).items()
+    return modules | {path: source for path, source in later if "/numpy/" not in path}
+
+
+def ours() -> dict[str, str]:
+    """Return the modules of attncore that a first Run needs."""
+    import attncore  # noqa: F401
+
+    return imported(f"{PACKAGES}attncore/")
+
+
+def place(path: str) -> str:
+    """Return where a compiled module belongs: ours beside its source, others in its place."""
+    own = path.startswith(f"{PACKAGES}attncore/")
+    return importlib.util.cache_from_source(path) if own else f"{path}c"
+
+
 with zipfile.ZipFile("/compiled.zip", "w") as archive:
-    for path, source in modules.items():
-        name = path.removeprefix(STDLIB).removeprefix(PACKAGES)
-        archive.writestr(f"{name}c", compiled(path, source))
+    for path, source in (ours() if package == "attncore" else others()).items():  # noqa: F821 (set by precompile.mjs)
+        name = place(path).removeprefix(STDLIB).removeprefix(PACKAGES)
+        archive.writestr(name, compiled(path, source))
