@@ -172,7 +172,7 @@ class Decoder(nn.Module):
         cached
             Whether to keep keys and values; without it each step reads everything again.
             The logits agree to rounding, and so, but for near-ties, do the tokens. In 16 bits
-            near-ties are common, and most sampled texts differ.
+            near-ties are common, and many sampled texts differ.
         temperature, top_k, top_p
             As in :func:`attncore.sampling.probabilities`. At temperature 0 the likeliest token
             is taken.
