@@ -275,6 +275,17 @@ def test_a_merge_or_a_filter_that_works_by_luck_is_refused():
     def everywhere(ids, a, b, new):  # overlapping pairs twice
         return [new if pair == (a, b) else pair[0] for pair in pairwise(ids)]
 
+    def as_text(ids, a, b, new):  # 11, 2 holds the digits of 1, 2
+        return [int(n) for n in " ".join(map(str, ids)).replace(f"{a} {b}", str(new)).split()]
+
+    def round_the_end(ids, a, b, new):
+        out, n = [], 0
+        while n < len(ids):
+            pair = (ids[n], ids[(n + 1) % len(ids)]) == (a, b)
+            out.append(new if pair else ids[n])
+            n += 1 + pair
+        return out
+
     def fixed(p, least):
         q = np.where(p >= 0.2, p, 0)
         return q / q.sum()
@@ -284,6 +295,21 @@ def test_a_merge_or_a_filter_that_works_by_luck_is_refused():
         kept = order[np.cumsum(p[order]) - p[order] <= least]
         return np.where(np.isin(np.arange(len(p)), kept), p, 0) / p[kept].sum()
 
-    assert verdict(EXERCISES["10.3"], everywhere) != "correct"
-    assert verdict(EXERCISES["10.4"], fixed) != "correct"
-    assert verdict(EXERCISES["10.4"], strictly) != "correct"
+    for wrong in (everywhere, as_text, round_the_end):
+        assert verdict(EXERCISES["10.3"], wrong) != "correct", wrong.__name__
+    for wrong in (fixed, strictly):
+        assert verdict(EXERCISES["10.4"], wrong) != "correct", wrong.__name__
+
+
+def test_a_filter_may_add_up_from_either_end():
+    def from_the_unlikeliest(p, least):
+        order = np.argsort(p)
+        keep = order[np.cumsum(p[order]) > 1 - least]
+        return np.where(np.isin(np.arange(len(p)), keep), p, 0) / p[keep].sum()
+
+    def by_what_is_likelier(p, least):
+        before = np.array([p[p > x].sum() for x in p])
+        return np.where(before < least, p, 0) / p[before < least].sum()
+
+    for right in (from_the_unlikeliest, by_what_is_likelier):
+        assert verdict(EXERCISES["10.4"], right) == "correct", right.__name__

@@ -123,23 +123,23 @@ def test_what_was_written_is_read_back(tmp_path, pieces, cut):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Short texts, and a list of the scores that training asks for."""
-    scores = []
+    """Short texts, and a list of the texts and scores that training asks for."""
+    scored = []
     monkeypatch.setenv("ATTNCORE_DEVICE", "cpu")
     monkeypatch.setattr(train_lm, "moby_dick", lambda: "Call me Ishmael. " * 200)
     monkeypatch.setattr(
         train_lm,
         "bits_per_character",
-        lambda model: scores.append(bits_per_character(model)) or scores[-1],
+        lambda *given: scored.append((given[1], bits_per_character(*given))) or scored[-1][1],
     )
-    return {"sizes": SIZES, "batch": 8, "warm_up": 3}, scores
+    return {"sizes": SIZES, "batch": 8, "warm_up": 3}, scored
 
 
 def test_the_books_recipe_trains(small):
     recipe = replace(RECIPES["book"], steps=60, rate=2e-2, **small[0])
     model = train_lm.train(recipe, "And more. ")
 
-    assert bits_per_character(model) < 1.5  # at first 3.9
+    assert bits_per_character(model, train_lm.parts()[1]) < 1.5  # at first 3.9
     assert not small[1]
     assert model.decode(model.encode("more")[0]) == "more"
 
@@ -149,10 +149,41 @@ def test_the_larger_recipe_keeps_the_best_and_stops_when_it_gets_no_better(small
         RECIPES["gpu"], steps=999, pieces=264, score_every=1, rate=1.0, **small[0]
     )  # a rate far too large: it gets worse after the first steps
     model = train_lm.train(recipe, compiled=False)
-    scores = small[1]
+    texts, scores = zip(*small[1], strict=True)
 
+    assert set(texts) == {train_lm.halves()[0]}
     assert len(scores) == scores.index(min(scores)) + 11
-    assert bits_per_character(model) == pytest.approx(min(scores), rel=1e-5)
+    assert bits_per_character(model, texts[0]) == pytest.approx(min(scores), rel=1e-5)
+
+
+def test_what_chose_the_larger_model_does_not_judge_it(small, monkeypatch, tmp_path, capsys):
+    sizes = {**SIZES, "context": 97}  # room for what main writes
+    recipe = replace(
+        RECIPES["gpu"], steps=4, pieces=264, score_every=2, **small[0] | {"sizes": sizes}
+    )
+    monkeypatch.setitem(RECIPES, "gpu", recipe)
+    monkeypatch.setattr(train_lm, "moby_dick", lambda: "Call me Ishmael. " * 2000)
+    monkeypatch.setattr(train_lm.torch, "compile", lambda model: model)
+    out = str(tmp_path / "gpu.npz")
+    monkeypatch.setattr("sys.argv", ["train_lm.py", "--recipe", "gpu", "--out", out])
+    train_lm.main()
+    choosing, judging = train_lm.halves()
+    (*chosen, (last, score)) = small[1]
+
+    assert choosing + judging == train_lm.parts()[1]
+    assert [text for text, _ in chosen] == [choosing] * 2
+    assert last == judging
+    assert f"{score:.3f} bits per character on held-out text" in capsys.readouterr().out
+    assert train_lm.judge(RECIPES["book"]) == train_lm.parts()[1]
+
+
+def test_texts_to_train_on_may_not_hold_the_text_to_judge_by():
+    held_out = train_lm.parts()[1]
+    wrapped = held_out[10_000:10_200].replace(" ", "\n")
+
+    train_lm.check_unseen("And more. " + train_lm.parts()[0])
+    with pytest.raises(ValueError, match=r"hold some of the text to judge by, '.*': cut it out"):
+        train_lm.check_unseen(f"And more.\n{wrapped}\nThe end.")
 
 
 def test_only_the_books_very_recipe_writes_the_books_file():
@@ -252,7 +283,7 @@ def test_the_stored_model_is_the_one_described(trained):
 
 
 def test_the_stored_model_predicts_unseen_text_as_well_as_described():
-    score = bits_per_character(whale())
+    score = bits_per_character(whale(), train_lm.parts()[1])
 
     assert f"{score:.2f} bits per character" in (DATA / "README.md").read_text("utf-8")
 

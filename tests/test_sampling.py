@@ -103,6 +103,13 @@ def test_ties_are_kept_together_whatever_their_numbers():
     assert probabilities(np.array([0.0, 3.0, 3.0]), temperature=0).tolist() == [0, 1, 0]
 
 
+def test_logits_of_sixteen_bits_tie():
+    logits = torch.tensor([3.0, 2.001, 2.002, 1.0])
+
+    assert (probabilities(logits, top_k=2) > 0).tolist() == [True, False, True, False]
+    assert (probabilities(logits.bfloat16(), top_k=2) > 0).tolist() == [True, True, True, False]
+
+
 def test_top_p_counts_what_top_k_has_left():
     logits = np.log([0.4, 0.3, 0.2, 0.1])
 
@@ -203,6 +210,20 @@ def test_the_same_seed_writes_the_same_with_and_without_a_cache(model, options):
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert len({tuple(row) for row in one.tolist()}) == 5
+
+
+def test_a_seed_writes_another_text_in_another_batch_or_dtype(model):
+    prompt = model.encode("ab")
+    three, one = (
+        model.generate(prompt.expand(rows, -1), 31, temperature=1.3, generator=seeded())
+        for rows in (3, 1)
+    )
+    narrow = Decoder("abcdefg", d_model=12, layers=2, heads=6, kv_heads=2, context=37)
+    narrow.load_state_dict(model.state_dict())
+    other = narrow.generate(prompt.expand(3, -1), 31, temperature=1.3, generator=seeded())
+
+    assert not torch.equal(three[:1], one)
+    assert not torch.equal(three, other)
 
 
 def test_generation_is_these_steps(model):

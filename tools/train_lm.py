@@ -6,9 +6,11 @@
                                               for one CUDA card: bfloat16, compiled
     python tools/train_lm.py --score          only score the book's model
 
-`--text FILES` adds texts of yours to train on; `--steps` and `--batch` make a run shorter. The file
-with the model (`--out`) is read by `attncore.lm.load`. The GPU recipe has been run by its authors
-for a few steps on a CPU, and on no GPU yet.
+`--text FILES` adds texts of yours to train on, which must not hold the end of the novel: it is
+held out. The larger recipe keeps the model that does best on the first half of that end, and is
+judged by the second, which chose nothing. `--steps` and `--batch` make a run shorter. The file with
+the model (`--out`) is read by `attncore.lm.load`. The GPU recipe has been run by its authors for a
+few steps on a CPU, and on no GPU yet.
 
 The book's file is this script's result on one machine. Elsewhere rounding differs, and with it
 every bit; the score should come out about the same.
@@ -83,6 +85,28 @@ def parts() -> tuple[str, str]:
     return text[:edge], text[edge:]
 
 
+def halves() -> tuple[str, str]:
+    """Return the held-out text in two parts: to choose a model by, and to judge the chosen by."""
+    held_out = parts()[1]
+    middle = len(held_out) // 2
+    return held_out[:middle], held_out[middle:]
+
+
+def judge(recipe: Recipe) -> str:
+    """Return the text that had no say in what a recipe made."""
+    return halves()[1] if recipe.score_every else parts()[1]
+
+
+def check_unseen(more: str) -> None:
+    """Raise if 80 characters of the held-out text are in `more`, however its lines are broken."""
+    held_out, more = (" ".join(text.split()) for text in (parts()[1], more))
+    for start in range(0, len(held_out) - 79, 80):
+        if (passage := held_out[start : start + 80]) in more:
+            raise ValueError(
+                f"the texts to train on hold some of the text to judge by, {passage!r}: cut it out"
+            )
+
+
 def new_model(recipe: Recipe, text: str) -> Decoder:
     """Return an untrained model for what is in the text."""
     if recipe.pieces is None:
@@ -100,9 +124,8 @@ def loss(model: torch.nn.Module, windows: torch.Tensor) -> torch.Tensor:
     return cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
 
 
-def bits_per_character(model: Decoder) -> float:
-    """Score the model on the held-out text, cut into windows that know nothing of each other."""
-    text = parts()[1]
+def bits_per_character(model: Decoder, text: str) -> float:
+    """Score the model on a text, cut into windows that know nothing of each other."""
     held_out = model.encode(text)[0]
     length = model.context + 1
     with torch.no_grad():
@@ -114,6 +137,7 @@ def bits_per_character(model: Decoder) -> float:
 
 def train(recipe: Recipe, more: str = "", *, compiled: bool = True) -> Decoder:
     """Return a model trained on the novel, and on `more`."""
+    check_unseen(more)
     torch.manual_seed(0)
     text = parts()[0] + more
     device = torch.device("cpu") if recipe.cpu else pick_device()
@@ -148,8 +172,8 @@ def train(recipe: Recipe, more: str = "", *, compiled: bool = True) -> Decoder:
         if step % 100 == 1:
             bar.set_postfix(nats=f"{value.item():.2f}")
         if recipe.score_every and (step % recipe.score_every == 0 or step == steps):
-            score = bits_per_character(model)
-            bar.write(f"step {step}: {score:.3f} bits per character held out")
+            score = bits_per_character(model, halves()[0])
+            bar.write(f"step {step}: {score:.3f} bits per character of the text to choose by")
             if score < best:
                 best, best_step = score, step
                 kept = {n: p.clone() for n, p in model.state_dict().items()}
@@ -195,7 +219,7 @@ def main() -> None:
     if recipe.cpu:
         torch.set_num_threads(1)
     if options.score:
-        path, model = WHALE, whale()
+        path, model, recipe = WHALE, whale(), RECIPES["book"]
     else:
         more = "".join(file.read_text("utf-8") for file in options.text)
         write(train(recipe, more), recipe, path)
@@ -203,7 +227,8 @@ def main() -> None:
     numbers = sum(p.numel() for p in model.parameters())
     print(f"{path.name}: {numbers:,} parameters, {path.stat().st_size:,} bytes, SHA-256")
     print(hashlib.sha256(path.read_bytes()).hexdigest())
-    print(f"{bits_per_character(model):.3f} bits per character on held-out text.")
+    score = bits_per_character(model, judge(recipe))
+    print(f"{score:.3f} bits per character on held-out text that chose nothing.")
     print("It continues 'Call me ' with:")
     print(model.decode(model.generate(model.encode("Call me "), 80)[0]))
 

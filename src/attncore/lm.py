@@ -193,13 +193,15 @@ class Decoder(nn.Module):
             How many tokens to add; T + steps - 1 positions are needed.
         cached
             Whether to keep keys and values; without it each step reads everything again.
-            The logits agree to rounding, and so, but for near-ties, do the tokens.
+            The logits agree to rounding, and so, but for near-ties, do the tokens. In 16 bits
+            near-ties are common, and many sampled texts differ.
         temperature, top_k, top_p
             As in :func:`attncore.sampling.probabilities`. At temperature 0 the likeliest token
             is taken.
         generator
             Where chance comes from, if the temperature is above 0. Each step takes one number
-            for each row of the batch.
+            for each row of the batch, so the same seed writes other texts in a batch of another
+            size, and in another dtype.
 
         Returns
         -------

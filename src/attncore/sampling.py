@@ -42,10 +42,12 @@ def probabilities(
         :math:`\tau`. Below 1 the likely become likelier, above 1 the unlikely. 0 takes the
         likeliest token, the first of them if several tie.
     top_k
-        Keep the k likeliest. More than N keeps all.
+        Keep the k likeliest, and those that tie with the last of them: logits of 16 bits often
+        do. More than N keeps all.
     top_p
         Keep the fewest of the likeliest that together have at least this probability: the token
-        that crosses it is kept, so there is always one.
+        that crosses it is kept, so there is always one. Where a sum meets it but for rounding,
+        one token more or less may be kept.
 
     Returns
     -------

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from attncore import sampling
 from attncore.exercises._exercise import Exercise
 
 _P = np.array([0.05, 0.4, 0.1, 0.25, 0.2])
+_EXACT = np.array([1, 16, 3, 4, 8]) / 32  # its sums have no rounding
 _THEN = np.array([[0.3, 0.4, 0.3], [0.05, 0.05, 0.9], [0.2, 0.6, 0.2]])
 
 
@@ -25,6 +25,22 @@ def _merge(ids: list[int], a: int, b: int, new: int) -> list[int]:
 
 def _from_the_right(ids: list[int], a: int, b: int, new: int) -> list[int]:
     return _merge(ids[::-1], b, a, new)[::-1]
+
+
+def _either_way(ids: list[int], a: int, b: int, new: int) -> list[int]:
+    out: list[int] = []
+    for n in ids:
+        if (*out[-1:], n) in ((a, b), (b, a)):
+            out[-1] = new
+        else:
+            out.append(n)
+    return out
+
+
+def _top_p(p: np.ndarray, least: float) -> np.ndarray:
+    order = np.argsort(-p)
+    before = np.append(0, np.cumsum(p[order])[:-1])
+    return _kept(p, np.isin(np.arange(len(p)), order[before < least]))
 
 
 def _kept(p: np.ndarray, keep: np.ndarray) -> np.ndarray:
@@ -76,10 +92,14 @@ EXERCISES = {
             ([1, 2, 3, 1, 2, 1], 1, 2, 9),
             ([5, 5, 5, 2, 5, 5], 5, 5, 8),
             ([3, 1, 1, 2, 2], 1, 2, 7),
+            ([2, 1, 2], 1, 2, 9),
+            ([2, 11, 2, 3, 1], 1, 2, 9),
             ([4], 4, 4, 6),
+            ([], 1, 2, 9),
         ),
         mistakes=(
             (_from_the_right, "of three in a row the first two become one: go from left to right"),
+            (_either_way, "b followed by a is another pair: the order counts"),
             (
                 lambda ids, a, b, new: [b if n == new else n for n in _merge(ids, a, b, new)],
                 "a pair becomes the new number, not one of its own",
@@ -87,8 +107,8 @@ EXERCISES = {
         ),
     ),
     "10.4": Exercise(
-        solve=lambda p, least: sampling.probabilities(np.log(p), top_p=least),
-        cases=((_P, 0.5), (_P, 0.4), (_P, 0.9), (_P[::-1], 0.7)),
+        solve=_top_p,
+        cases=((_P, 0.5), (_EXACT, 0.5), (_P, 0.9), (_P[::-1], 0.7)),
         mistakes=(
             (
                 lambda p, least: np.where(_before(p) < least, p, 0),
@@ -103,7 +123,7 @@ EXERCISES = {
                 "start from the likeliest: the probabilities come in any order",
             ),
             (
-                lambda p, least: np.sort(sampling.probabilities(np.log(p), top_p=least))[::-1],
+                lambda p, least: np.sort(_top_p(p, least))[::-1],
                 "each probability must stay in its token's place",
             ),
         ),
