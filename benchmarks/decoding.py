@@ -23,34 +23,17 @@ def cases(device: torch.device) -> Iterator[Case]:
         prompt = torch.randint(len(CHARACTERS), (batch, PROMPT), device=device)
         runs = {
             "ours": lambda: ours.generate(prompt, STEPS),  # noqa: B023 (run before the next)
+            "ours, compiled": lambda: ours.generate(prompt, STEPS, compiled=True),  # noqa: B023
             "transformers, dynamic cache": lambda: generate(theirs, prompt, "dynamic"),  # noqa: B023
             "transformers, static cache": lambda: generate(theirs, prompt, "static"),  # noqa: B023
         }
         if batch == 1:
             runs["ours, no cache"] = lambda: ours.generate(prompt, STEPS, cached=False)  # noqa: B023
-        if device.type == "cuda":
-            runs["ours, static cache, recorded"] = recorded(ours, prompt)
         tokens = {name: run() for name, run in runs.items()}
         for name, found in tokens.items():
             if not torch.equal(found, tokens["ours"]):
                 raise RuntimeError(f"{name} generates other tokens")
         yield f"{STEPS} tokens after {PROMPT}, batch {batch}", runs
-
-
-def recorded(model: Decoder, prompt: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """Return a call that decodes by replaying one recorded step."""
-    step = torch.compile(model, mode="reduce-overhead", fullgraph=True)
-    caches = model.new_caches(len(prompt), PROMPT + STEPS, static=True)
-
-    def call() -> torch.Tensor:
-        for cache in caches:
-            cache.reset()
-        tokens = [prompt, model(prompt, caches)[:, -1:].argmax(-1)]
-        for _ in range(STEPS - 1):
-            tokens.append(step(tokens[-1], caches)[:, -1:].argmax(-1))
-        return torch.cat(tokens, dim=1)
-
-    return call
 
 
 def weight_bytes(device: torch.device) -> int:

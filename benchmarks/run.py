@@ -78,9 +78,11 @@ def main() -> None:
     print(f"{found['machine']}, {found['threads']} threads, torch {found['torch']}")
     print(", ".join(f"{name} {value:.3g}" for name, value in found["limits"].items()))
     print(table(found["rows"]))
-    step = next(r for r in found["rows"] if "batch 1" in r["case"])["ms"]["ours"] / decoding.STEPS
+    times = next(r for r in found["rows"] if "batch 1" in r["case"])["ms"]
     bound = found["weights_mb"] / found["limits"]["read 42 MB, GB/s"]
-    print(f"a decode step: {step:.3g} ms, {bound / step:.0%} of what reading the weights allows")
+    for name in ("ours", "ours, compiled"):
+        step = times[name] / decoding.STEPS
+        print(f"{name}: a step of {step:.3g} ms, {bound / step:.0%} of what reading weights allows")
     name = options.name or "-".join(found["machine"].lower().replace("(r)", "").split())
     SPEEDS.mkdir(exist_ok=True)
     path = SPEEDS / f"{name.replace('/', '-').replace('@', '')}.json"

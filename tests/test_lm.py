@@ -59,6 +59,35 @@ def test_any_split_equals_one_pass_with_nan_in_unused_slots(model, cuts):
     assert {cache.length for cache in caches} == {11}
 
 
+def test_what_was_generated_can_be_trained_on(model):
+    prompt = torch.tensor([[0, 1, 2, 3]])
+    tokens = model.generate(prompt, 3)
+    model(tokens).sum().backward()
+
+    assert model.embedding.weight.grad.abs().sum() > 0
+    assert model.generate(prompt, 0).data_ptr() != prompt.data_ptr()
+
+
+def test_compiled_steps_write_the_same(model, monkeypatch):
+    compile_with, options = torch.compile, []
+
+    def spy(model, **given):
+        options.append(given)
+        return compile_with(model, fullgraph=given["fullgraph"], backend="eager")
+
+    monkeypatch.setattr(torch, "compile", spy)
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    prompt = torch.tensor([[0, 1, 2, 3], [3, 1, 0, 2]])
+    for steps in (13, 5):  # the second time nothing is compiled anew
+        assert torch.equal(
+            model.generate(prompt, steps, compiled=True), model.generate(prompt, steps)
+        )
+
+    assert options[0] == {"fullgraph": True, "mode": "default"}
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
 def test_the_same_text_with_and_without_a_cache(model):
     prompt = torch.randint(5, (2, 4))
     cached = model.generate(prompt, 13)
@@ -245,6 +274,10 @@ def test_a_failed_call_tells_its_own_error_though_a_full_ring_cannot_go_back(mod
         (lambda m: m(torch.zeros(1, 4)), r"tokens must be integers \(B, T\), got torch.float32"),
         (lambda m: m.generate(m.encode(""), 3), r"with T at least 1, got \(1, 0\)"),
         (lambda m: m.generate(m.encode("a"), -1), "steps must be at least 0, got -1"),
+        (
+            lambda m: m.generate(m.encode("a"), 1, cached=False, compiled=True),
+            "compiled=True needs cached=True: only a step on caches is compiled",
+        ),
     ],
 )
 def test_the_error_says_what_is_wrong(model, call, message):

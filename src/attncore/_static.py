@@ -19,7 +19,7 @@ class StaticKVCache(KVCache):
     ``torch.compile(mode="reduce-overhead")``, would have to record anew. Here all C slots are
     returned, with a mask for those in use, and the length is a tensor: no shape, address or
     Python number changes, and nothing waits for the GPU. In exchange each step reads all C
-    slots. Not faster on a CPU.
+    slots, so that without compiling it is slower.
 
     Parameters
     ----------

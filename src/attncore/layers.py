@@ -224,20 +224,24 @@ class MultiHeadAttention(nn.Module):
         self, x: Tensor, context: Tensor | None, start: int | Tensor = 0
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return q `(..., H, Tq, D)`, then k and v `(..., G, Tk, D)`; x begins at `start`."""
-        q, k, v = (
-            rows.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)
-            for rows in self._project(x, context)
-        )
+        if context is None:  # one product, and one split
+            rows = linear(x, self.in_proj_weight, self.in_proj_bias)
+            heads = (self.heads, self.kv_heads, self.kv_heads)
+            q, k, v = self._by_head(rows).split_with_sizes(heads, dim=-3)
+        else:
+            q, k, v = (self._by_head(rows) for rows in self._project(x, context))
         if self.rope is not None:
             places = start + torch.arange(x.shape[-2], device=x.device)
             q, k = (turn(a, places, base=self.rope_base, pairing=self.rope) for a in (q, k))
         return q, k, v
 
-    def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+    def _by_head(self, rows: Tensor) -> Tensor:
+        """View `(..., T, H D)` as `(..., H, T, D)`."""
+        return rows.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)
+
+    def _project(self, x: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        """Return queries of x, keys and values of the context, `(..., T, H D)` each."""
         bias = self.in_proj_bias
-        if context is None and self.context_dim == self.d_model:
-            return linear(x, self.in_proj_weight, bias).split(self.widths, dim=-1)
-        context = x if context is None else context
         biases: tuple[Tensor | None, ...] = (None, None, None)
         if bias is not None:
             biases = bias.split(self.widths)

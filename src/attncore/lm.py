@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,8 @@ class Decoder(nn.Module):
 
     def _static_length(self, caches: Sequence[KVCache], alike: bool) -> Tensor:
         """Return the length of the first; whether all are equal only the GPU knows."""
-        if not alike or len({id(cache) for cache in caches}) < len(caches):
+        # Comparing ids would make torch.compile compile anew for each set of caches.
+        if not alike or any(a is b for a, b in combinations(caches, 2)):
             raise ValueError("each layer needs its own cache, all static or none")
         slots = max(cache.slots for cache in caches)
         if slots > self.context:
@@ -160,8 +162,7 @@ class Decoder(nn.Module):
     ) -> list[KVCache]:
         """Return one empty cache per layer, for `capacity` tokens (all positions unless given).
 
-        With `static` they are :class:`attncore.StaticKVCache`, with which a step can be recorded:
-        ``step = torch.compile(model, mode="reduce-overhead", fullgraph=True)``.
+        With `static` they are :class:`attncore.StaticKVCache`, for ``torch.compile(model)``.
         """
         layer: Any = self.blocks[0].attention
         kind = StaticKVCache if static else KVCache
@@ -178,6 +179,7 @@ class Decoder(nn.Module):
         steps: int,
         *,
         cached: bool = True,
+        compiled: bool = False,
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -195,6 +197,11 @@ class Decoder(nn.Module):
             Whether to keep keys and values; without it each step reads everything again.
             The logits agree to rounding, and so, but for near-ties, do the tokens. In 16 bits
             near-ties are common, and many sampled texts differ.
+        compiled
+            Whether to compile the step with ``torch.compile``, with static caches. Meant for a
+            GPU, where it becomes a CUDA graph; a CPU gains little and needs a C++ compiler. The
+            first call takes up to a minute longer, and so does the first with another batch or,
+            in steps of 256, another length. Needs `cached`.
         temperature, top_k, top_p
             As in :func:`attncore.sampling.probabilities`. At temperature 0 the likeliest token
             is taken.
@@ -222,20 +229,35 @@ class Decoder(nn.Module):
                 "a temperature above 0 and a generator, such as torch.Generator().manual_seed(0), "
                 "need each other: at temperature 0 nothing is drawn"
             )
-        caches = self.new_caches(len(tokens)) if cached else None
-        unread = tokens
-        for _ in range(steps):
-            logits = self(unread if cached else tokens, caches)[:, -1]  # prefill, then decode
-            if generator is None:
-                unread = logits.argmax(dim=-1, keepdim=True)
-            else:
-                p = sampling.probabilities(
-                    wide(torch, logits), temperature=temperature, top_k=top_k, top_p=top_p
-                )
-                u = torch.rand(len(p), generator=generator, device=generator.device, dtype=p.dtype)
-                unread = sampling.draw(p, u.to(p.device))[:, None]
-            tokens = torch.cat([tokens, unread], dim=1)
-        return tokens
+        if compiled and not cached:
+            raise ValueError("compiled=True needs cached=True: only a step on caches is compiled")
+        room = min(-(-(needed) // 256) * 256, self.context) if compiled else None
+        with torch.inference_mode():
+            caches = self.new_caches(len(tokens), room, static=compiled) if cached else None
+            read: Callable[..., Tensor] = self  # prefill, then decode
+            unread = tokens
+            for _ in range(steps):
+                logits = read(unread if cached else tokens, caches)[:, -1]
+                if compiled:
+                    read = self._compiled()
+                if generator is None:
+                    unread = logits.argmax(dim=-1, keepdim=True)
+                else:
+                    p = sampling.probabilities(
+                        wide(torch, logits), temperature=temperature, top_k=top_k, top_p=top_p
+                    )
+                    u = torch.rand(
+                        len(p), generator=generator, device=generator.device, dtype=p.dtype
+                    )
+                    unread = sampling.draw(p, u.to(p.device))[:, None]
+                tokens = torch.cat([tokens, unread], dim=1)
+        return tokens.clone()  # what inference mode makes could not be trained on
+
+    def _compiled(self) -> Callable[..., Tensor]:
+        """Return the model compiled; torch keeps what it has compiled."""
+        mode = "reduce-overhead" if self.embedding.weight.is_cuda else "default"
+        compiled: Callable[..., Tensor] = torch.compile(self, fullgraph=True, mode=mode)
+        return compiled
 
     def encode(self, text: str) -> Tensor:
         """Return the tokens of a text, `(1, T)`, on the model's device."""
