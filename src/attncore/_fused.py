@@ -76,11 +76,17 @@ def fused(
         if seen == 0:  # these come before the first key
             outs.append(queries.new_zeros(*queries.shape[:-1], v.shape[-1]))
             continue
+        whole = window is None or window >= seen  # the window ends no row early
+        if n == seen and whole and mask is None and bias is None:  # as the first block is
+            square = k[..., keys, :], v[..., keys, :]
+            outs.append(_call(torch, queries, *square, None, scale, is_causal=True))
+            continue
         if n == 1:  # a single query sees all that is cut out for it
             band = None
         elif band is None or band.shape != (n, seen):
             band = masks.causal(n, seen, window=window, like=q)
-        extra = _merged(torch, masks.combine(part(mask, rows, keys), band), part(bias, rows, keys))
+        seen_by = band if mask is None else masks.combine(part(mask, rows, keys), band)
+        extra = _merged(torch, seen_by, part(bias, rows, keys))
         outs.append(_call(torch, queries, k[..., keys, :], v[..., keys, :], extra, scale))
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=-2)
 
@@ -112,7 +118,7 @@ def _call(
         v4 = torch.nn.functional.pad(v4, (0, D - E))
     B, H, Tq, _ = q4.shape
     G = k4.shape[1]
-    grouped = bool(H != G)  # under torch.compile sizes, and what is asked of them, are symbols
+    grouped = H != G
     # Query heads that share keys are further rows of one product: the keys are read once.
     folds = grouped and not is_causal and (Tq == 1 or extra is None)
     if folds:
@@ -122,14 +128,10 @@ def _call(
     if grouped and not folds and not _shares_heads(q4, extra):
         k4, v4 = (array.repeat_interleave(H // G, dim=1) for array in (k4, v4))
         grouped = False
+    # Under torch.compile sizes, and what is asked of them, may be symbols: only `if` decides.
+    shared = {"enable_gqa": True} if grouped and not folds else {}
     out = torch.nn.functional.scaled_dot_product_attention(
-        q4,
-        k4,
-        v4,
-        attn_mask=extra,
-        is_causal=is_causal,
-        scale=scale,
-        enable_gqa=grouped and not folds,
+        q4, k4, v4, attn_mask=extra, is_causal=is_causal, scale=scale, **shared
     )
     if E < D:
         out = out[..., :E]
