@@ -84,6 +84,7 @@ def test_compiled_steps_write_the_same(model, monkeypatch):
             model.generate(prompt, steps, compiled=True), model.generate(prompt, steps)
         )
 
+    assert model.generate(prompt[:, :1], 0, compiled=True).tolist() == [[0], [3]]
     assert options[0] == {"fullgraph": True, "mode": "default"}
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 

@@ -231,7 +231,7 @@ class Decoder(nn.Module):
             )
         if compiled and not cached:
             raise ValueError("compiled=True needs cached=True: only a step on caches is compiled")
-        room = min(-(-(needed) // 256) * 256, self.context) if compiled else None
+        room = min(-(-max(needed, 1) // 256) * 256, self.context) if compiled else None
         with torch.inference_mode():
             caches = self.new_caches(len(tokens), room, static=compiled) if cached else None
             read: Callable[..., Tensor] = self  # prefill, then decode
