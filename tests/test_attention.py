@@ -8,8 +8,8 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from routes import Recorder, check_all
 from torch.nn.functional import scaled_dot_product_attention as sdpa
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import attncore as ac
 from attncore._fused import _shares_heads
@@ -57,21 +57,9 @@ def test_every_route_equals_the_loop(heads, lengths, causal, window, masked, bia
     options = {"causal": causal, "window": window}
     expected = oracle.attention(q, k, v, mask=mask, bias=bias, **options)
 
-    assert np.allclose(ac.attention(q, k, v, mask, bias=bias, **options), expected, 0, 1e-13)
+    check_all(q, k, v, expected, mask=mask, bias=bias, **options)
     A = ac.attention_weights(q, k, mask, bias=bias, **options)
     assert np.allclose(A, oracle.weights(q, k, mask=mask, bias=bias, **options), 0, 1e-13)
-
-    gradients = []
-    torch_mask = None if mask is None else torch.from_numpy(mask)
-    torch_bias = None if bias is None else torch.from_numpy(bias)
-    for backend in ("auto", "reference"):
-        inputs = tensors(q, k, v, grad=True)
-        out = ac.attention(*inputs, torch_mask, bias=torch_bias, backend=backend, **options)
-        assert np.allclose(out.detach().numpy(), expected, 0, 1e-13)
-        (out * torch.arange(out.numel()).reshape(out.shape)).sum().backward()
-        gradients.append([x.grad for x in inputs])
-    for fused, plain in zip(*gradients, strict=True):
-        assert torch.allclose(fused, plain, 1e-9, 1e-9)
 
 
 @pytest.mark.parametrize("lead", [None, (), (2,), (2, 3), (2, 1, 3)], ids=str)
@@ -179,21 +167,6 @@ def test_numpy_float16_is_summed_in_float32():
     assert out.dtype == np.float16
     assert abs(out - best).max() < 1e-3
     assert np.isfinite(ac.attention(300 * q, 300 * k, v)).all()
-
-
-class Recorder(TorchDispatchMode):
-    """Notes which operations run; with `shapes`, on arrays of which shapes, too."""
-
-    def __init__(self, shapes=False):
-        super().__init__()
-        self.seen = []
-        self.shapes = shapes
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        shapes = (tuple(a.shape) for a in args[:2] if isinstance(a, torch.Tensor))
-        self.seen.append((name, *shapes) if self.shapes else name)
-        return func(*args, **(kwargs or {}))
 
 
 def kernels_run(*inputs, **options):

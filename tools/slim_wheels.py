@@ -68,19 +68,24 @@ def with_compiled(raw: bytes, compiled: dict[str, bytes]) -> tuple[bytes, int]:
     files = unpack(raw)
     modules = {name: code for name, code in compiled.items() if name.removesuffix("c") in files}
     rest = {name: code for name, code in files.items() if f"{name}c" not in modules}
-    return with_added(pack(rest), modules), len(modules)
+    return pack(_joined(rest, modules)), len(modules)
 
 
 def with_added(raw: bytes, added: dict[str, bytes]) -> bytes:
     """Return a zip file with more files; a wheel's RECORD follows."""
-    files = unpack(raw) | added
+    return pack(_joined(unpack(raw), added))
+
+
+def _joined(files: dict[str, bytes], added: dict[str, bytes]) -> dict[str, bytes]:
+    """Return all files; a RECORD among them lists what is there."""
+    files = files | added
     for name in files:
         if name.endswith(".dist-info/RECORD"):
             rows = csv.reader(io.StringIO(files[name].decode()))
             kept = [row for row in rows if row[0] in files]
             more = [[path, fingerprint(code), str(len(code))] for path, code in added.items()]
             files[name] = table([*kept, *more])
-    return pack(files)
+    return files
 
 
 def table(rows: list[list[str]]) -> bytes:

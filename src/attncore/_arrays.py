@@ -53,6 +53,13 @@ def positions(Tq: int, Tk: int | None, like: Array | None) -> tuple[Array, Array
     return xp.arange(Tk - Tq, Tk, **where)[:, None], xp.arange(Tk, **where)[None, :]
 
 
+def padding_mask(counts: Array, Tk: int) -> Array:
+    """Return which keys are real, `(B, 1, 1, Tk)`: of each sequence `(B,)` the first so many."""
+    xp: Any = namespace(counts=counts)
+    where = {"device": counts.device} if is_tensor(counts) else {}
+    return (xp.arange(Tk, **where)[None, :] < counts[:, None])[:, None, None, :]
+
+
 def as_floats(**named: object) -> tuple[Any, ...]:
     """Return (namespace, array, ...): the named values as floats of one dtype and device.
 

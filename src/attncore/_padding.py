@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import Array
+from attncore._arrays import Array, padding_mask
 from attncore._fused import fused
 from attncore._reference import nothing
 
@@ -20,8 +20,7 @@ WORTH_A_CALL = 4e7
 def real_keys(xp: Any, k: Array, lengths: list[int]) -> Array:
     """Return the padding mask `(B, 1, 1, Tk)` beside the keys."""
     where = {} if xp is np else {"device": k.device}
-    keep = xp.arange(k.shape[2], **where) < xp.asarray(lengths, **where)[:, None]
-    return keep[:, None, None, :]
+    return padding_mask(xp.asarray(lengths, **where), k.shape[2])
 
 
 def slices_pay(q: Array, lengths: list[int]) -> bool:

@@ -234,12 +234,12 @@ class Decoder(nn.Module):
         room = min(-(-max(needed, 1) // 256) * 256, self.context) if compiled else None
         with torch.inference_mode():
             caches = self.new_caches(len(tokens), room, static=compiled) if cached else None
+            step = self._compiled() if compiled else self
             read: Callable[..., Tensor] = self  # prefill, then decode
             unread = tokens
             for _ in range(steps):
                 logits = read(unread if cached else tokens, caches)[:, -1]
-                if compiled:
-                    read = self._compiled()
+                read = step
                 if generator is None:
                     unread = logits.argmax(dim=-1, keepdim=True)
                 else:

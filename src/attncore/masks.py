@@ -8,8 +8,6 @@ is "upper left" and differs whenever Tq and Tk differ.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from attncore._arrays import (
@@ -19,6 +17,7 @@ from attncore._arrays import (
     is_bool,
     is_tensor,
     namespace,
+    padding_mask,
     positions,
 )
 from attncore._checks import check_lengths
@@ -166,10 +165,7 @@ def padding(lengths: Array, Tk: int) -> Array:
            [1, 1, 1, 0]])
     """
     Tk = check_length("Tk", Tk)
-    counts = check_lengths(lengths, Tk)
-    xp: Any = namespace(lengths=counts)
-    where = {} if xp is np else {"device": counts.device}
-    return (xp.arange(Tk, **where)[None, :] < counts[:, None])[:, None, None, :]
+    return padding_mask(check_lengths(lengths, Tk), Tk)
 
 
 def combine(*masks: Array | None) -> Array | None:

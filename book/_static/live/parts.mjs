@@ -18,16 +18,16 @@ export function fromKept(parts) {
   return ready(...[python, library, files].map((part) => Promise.resolve(part)));
 }
 
-async function ready(python, library, files) {
-  const [module, libraries, ...bytes] = await Promise.all([
-    python.then((bytes) => WebAssembly.compile(bytes)),
-    files.then(compileLibraries),
-    python,
-    library,
-    files,
+async function ready(pythonBytes, libraryBytes, packageFiles) {
+  const [module, libraries, python, library, files] = await Promise.all([
+    pythonBytes.then((bytes) => WebAssembly.compile(bytes)),
+    packageFiles.then(compileLibraries),
+    pythonBytes,
+    libraryBytes,
+    packageFiles,
   ]);
-  const parts = [[PYTHON, bytes[0]], [LIBRARY, bytes[1]], ...bytes[2]];
-  return { module, library: bytes[1], files: bytes[2], libraries, parts };
+  const parts = [[PYTHON, python], [LIBRARY, library], ...files];
+  return { module, library, files, libraries, parts };
 }
 
 // Return [name, compiled] of compiled libraries, in the order in which they are loaded.

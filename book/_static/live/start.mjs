@@ -7,7 +7,7 @@ import { forget } from "./snapshots.mjs";
 // What a cell imports first, and what runs cells. A snapshot of other imports is of no use.
 export const IMPORTS = "import linecache, traceback, numpy.random, attncore, live_cells";
 const RESEED = "import random; random.seed(); numpy.random.seed()"; // or each start would draw the same
-const HOME = "/home/pyodide";
+export const HOME = "/home/pyodide"; // the folder of the reader's own files
 
 // Return { python, snapshot }. With `kept`, a snapshot of an earlier start, there is none to keep.
 // `helpers` are [name, text] of Python files beside the reader's own.

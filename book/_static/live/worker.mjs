@@ -3,7 +3,7 @@
 import { bytesOf, guard, importChecked, indexURL, keep, readText, sha256 } from "./assets.mjs";
 import { fromKept, fromNetwork, LIBRARY, PYTHON } from "./parts.mjs";
 import { recall, store } from "./snapshots.mjs";
-import { IMPORTS, start } from "./start.mjs";
+import { HOME, IMPORTS, start } from "./start.mjs";
 
 const MODULES = ["pyodide.mjs", "pyodide.asm.mjs"];
 const BASE = ["numpy", "attncore"]; // on every page
@@ -36,7 +36,7 @@ async function boot(imports) {
     keep(others.map(fileOf)),
   ]);
   if (kept) postMessage({ type: "progress", text: "Waking Python…" });
-  const options = { indexURL, env: { HOME: "/home/pyodide", MPLBACKEND: "module://live_figures" } };
+  const options = { indexURL, env: { HOME, MPLBACKEND: "module://live_figures" } };
   ({ python, snapshot } = await start({ loadPyodide, createModule, options }, await helpers, parts, kept));
   base.forEach((name) => (python.loadedPackages[name] = "default channel"));
   if (others.length) await python.loadPackage(others, quiet);
