@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.backends import cuda
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import attncore as ac
@@ -35,6 +38,29 @@ def square(device: torch.device, dtype: torch.dtype, causal: bool, length: int) 
         "ours": lambda: ac.attention(q, k, v, causal=causal),
         "torch's kernel": lambda: sdpa(q, k, v, is_causal=causal),
         "written out": lambda: written_out(q, k, v, causal),
+        **each_of_torchs(q, k, v, causal),
+    }
+
+
+def each_of_torchs(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool
+) -> dict[str, Callable[[], object]]:
+    """Return a call of each of the kernels torch chooses from on a GPU, where it can be used."""
+    usable = {
+        SDPBackend.FLASH_ATTENTION: cuda.can_use_flash_attention,
+        SDPBackend.EFFICIENT_ATTENTION: cuda.can_use_efficient_attention,
+        SDPBackend.CUDNN_ATTENTION: cuda.can_use_cudnn_attention,
+    }
+    inputs = cuda.SDPAParams(q, k, v, None, 0.0, causal, False)
+
+    def call(kernel: SDPBackend) -> Tensor:
+        with sdpa_kernel(kernel):
+            return sdpa(q, k, v, is_causal=causal)
+
+    return {
+        f"torch's {kernel.name.lower()}": partial(call, kernel)
+        for kernel, test in usable.items()
+        if test(inputs)
     }
 
 
@@ -61,6 +87,7 @@ def window(device: torch.device, length: int, size: int) -> Case:
 
     return f"window {size}, T = {length}", {
         "ours": lambda: ac.attention(q, k, v, window=size),
+        "FlexAttention": lambda: ac.attention(q, k, v, window=size, backend="flex"),
         "the bare blocks": bare,
         "torch's kernel, mask": lambda: sdpa(q, k, v, attn_mask=mask),
         "torch's kernel, no window": lambda: sdpa(q, k, v, is_causal=True),
@@ -103,4 +130,5 @@ def grouped(device: torch.device) -> Case:
         "ours": lambda: ac.attention(q, k, v, causal=True),
         "torch's kernel, enable_gqa": lambda: sdpa(q, k, v, enable_gqa=True),
         "torch's kernel, keys repeated": repeated,
+        "FlexAttention": lambda: ac.attention(q, k, v, backend="flex"),
     }

@@ -11,6 +11,7 @@ import torch
 CPU = torch.device("cpu")
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's compiler
 @pytest.mark.parametrize(
     "case",
     [
@@ -29,6 +30,19 @@ def test_peers_of_attention_compute_the_same(case):
     assert len(same) > 1
     for name in same:
         torch.testing.assert_close(case[1][name](), ours, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_each_of_torchs_kernels_is_a_peer_where_it_can_be_used(monkeypatch):
+    q, k, v = torch.randn(3, 1, 2, 5, 16)
+    assert attention_cases.each_of_torchs(q, k, v, causal=True) == {}  # they are for a GPU
+
+    monkeypatch.setattr(attention_cases.cuda, "can_use_flash_attention", lambda inputs: True)
+    calls = attention_cases.each_of_torchs(q, k, v, causal=True)
+
+    assert list(calls) == ["torch's flash_attention"]
+    torch.testing.assert_close(
+        calls["torch's flash_attention"](), attention_cases.sdpa(q, k, v, is_causal=True)
+    )
 
 
 def test_peers_of_the_layer_compute_the_same():

@@ -110,8 +110,8 @@ def _call(
     """Call the kernel in the one form that is fused: four axes, values as wide as keys."""
     D, E = q.shape[-1], v.shape[-1]
     if extra is not None:
-        extra = _four_axes(extra.expand(*extra.shape[:-1], k.shape[-2]), q)
-    q4, k4, v4 = (_four_axes(array, array) for array in (q, k, v))
+        extra = four_axes(extra.expand(*extra.shape[:-1], k.shape[-2]), q)
+    q4, k4, v4 = (four_axes(array, array) for array in (q, k, v))
     if D < E:  # zeros add nothing to a score, and `scale` is set
         q4, k4 = (torch.nn.functional.pad(array, (0, E - D)) for array in (q4, k4))
     elif E < D:
@@ -149,7 +149,7 @@ def _shares_heads(q: Array, extra: Array | None) -> bool:
     )
 
 
-def _four_axes(array: Array, whole: Array) -> Array:
+def four_axes(array: Array, whole: Array) -> Array:
     """View as `(B, heads, rows, columns)`, the only rank torch fuses.
 
     `array` is `whole` itself or a mask that broadcasts over its leading axes.
