@@ -5,11 +5,15 @@ BIN := .venv/bin
 # An environment made by hand can be kept: make ENV= BIN=/path/to/venv/bin test
 ENV ?= tools/make_env.py
 
+# For `make oldest`: the bounds of pyproject.toml, and the tests that need more than the package.
+OLDEST := "torch==2.6.*" "numpy==2.0.*"
+BOOK_TESTS := book faults firefox knobs live live_assets live_cells package tools
+
 .DEFAULT_GOAL := help
-.PHONY: help env newest book serve notebooks test lint format bench bench-gpu benchlive data pins screenshots clean
+.PHONY: help env newest oldest book serve notebooks test lint format bench bench-gpu benchlive data pins screenshots clean
 
 help: ## list the tasks
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: ## make .venv with the pinned dependencies and the package
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer."; exit 1; }
@@ -55,6 +59,13 @@ data: env ## check data files and outside models against their sources (download
 
 newest: ## make .venv with the newest dependencies instead of the pinned ones
 	@$(PYTHON) tools/make_env.py --newest
+
+oldest: ## test the package, in .venv-oldest, with the oldest torch and NumPy it allows
+	@$(PYTHON) -m venv .venv-oldest
+	@.venv-oldest/bin/pip install --disable-pip-version-check --quiet $(OLDEST) -e ".[plot]" babel \
+		hypothesis nbval pytest pytest-xdist tokenizers tqdm transformers x-transformers
+	@.venv-oldest/bin/python -m pytest -n auto --maxprocesses=4 -W default src/attncore \
+		$(filter-out $(addprefix tests/test_,$(BOOK_TESTS:=.py)),$(wildcard tests/test_*.py))
 
 pins: ## install the newest dependencies and pin them in constraints.txt
 	@$(PYTHON) tools/make_env.py --pin

@@ -3,6 +3,7 @@
 import itertools
 import math
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import oracle
@@ -230,7 +231,7 @@ def test_grouped_heads_are_read_once():
 def test_keys_are_repeated_where_the_kernel_cannot_share_them(monkeypatch, options):
     inputs = tensors(*qkv((6, 3)))
     expected = ac.attention(*inputs, **options)
-    monkeypatch.setattr("attncore._fused._shares_heads", lambda q, extra: False)
+    monkeypatch.setattr("attncore._fused._shares_heads", lambda *_: False)
     with Recorder(shapes=True) as recorder:
         found = ac.attention(*inputs, **options, backend="fused")
 
@@ -239,15 +240,16 @@ def test_keys_are_repeated_where_the_kernel_cannot_share_them(monkeypatch, optio
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "masked", "shared"),
+    ("device", "version", "dtype", "masked", "shared"),
     [
-        ("cpu", torch.float32, True, True),
-        ("cuda", torch.bfloat16, False, True),
-        ("cuda", torch.bfloat16, True, False),
-        ("cuda", torch.float32, False, False),
+        ("cpu", "2.9.0+cpu", torch.float32, True, True),
+        ("cpu", "2.8.1", torch.float32, False, False),
+        ("cuda", "2.6.0", torch.bfloat16, False, True),
+        ("cuda", "2.10.0", torch.bfloat16, True, False),
+        ("cuda", "2.10.0", torch.float32, False, False),
     ],
 )
-def test_where_the_kernel_shares_keys(device, dtype, masked, shared):
+def test_where_the_kernel_shares_keys(device, version, dtype, masked, shared):
     class Query:  # stands for a tensor on a GPU
         def __init__(self):
             self.device = torch.device(device)
@@ -256,8 +258,9 @@ def test_where_the_kernel_shares_keys(device, dtype, masked, shared):
         def element_size(self):
             return dtype.itemsize
 
+    library = SimpleNamespace(__version__=torch.torch_version.TorchVersion(version))
     mask = torch.ones(5, 5, dtype=torch.bool) if masked else None
-    assert _shares_heads(Query(), mask) is shared
+    assert _shares_heads(library, Query(), mask) is shared
 
 
 def test_values_of_another_width_are_fused_too():

@@ -188,6 +188,8 @@ def kept_bytes(call, parameters):
 
 @pytest.mark.parametrize(("T", "batch", "kv_heads"), [(13, 1, 6), (23, 3, 2), (5, 2, 1)])
 def test_activations_are_what_autograd_keeps(T, batch, kv_heads):
+    if torch.__version__ < (2, 9) and kv_heads != ODD.heads:
+        pytest.skip("before torch 2.9 keys are repeated for grouped heads")
     sizes = replace(ODD, kv_heads=kv_heads)
     model = decoder(sizes)
     tokens = torch.zeros(batch, T, dtype=torch.long)

@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +15,7 @@ import attncore as ac
 from attncore import plot
 from attncore.exercises import check
 
+ROOT = Path(__file__).resolve().parent.parent
 BLOCK = """
 import sys
 class Block:
@@ -34,6 +36,13 @@ def test_importing_loads_neither_torch_nor_matplotlib():
 
     assert done.returncode == 0, done.stderr
     assert not {"torch", "matplotlib"} & set(done.stdout.split())
+
+
+def test_the_oldest_versions_tested_are_the_oldest_allowed():
+    allowed = re.findall(r'"(torch|numpy)>=([\d.]+)', (ROOT / "pyproject.toml").read_text("utf-8"))
+    tested = re.findall(r'"(torch|numpy)==([\d.]+)\.\*"', (ROOT / "Makefile").read_text("utf-8"))
+
+    assert dict(tested) == dict(allowed) == {"torch": "2.6", "numpy": "2.0"}
 
 
 def test_numpy_works_where_torch_cannot_be_had():

@@ -125,7 +125,7 @@ def _call(
         q4 = q4.reshape(B, G, H // G * Tq, q4.shape[-1])
         if extra is not None and extra.shape[1] != 1:
             extra = extra.reshape(extra.shape[0], G, H // G, extra.shape[-1])
-    if grouped and not folds and not _shares_heads(q4, extra):
+    if grouped and not folds and not _shares_heads(torch, q4, extra):
         k4, v4 = (array.repeat_interleave(H // G, dim=1) for array in (k4, v4))
         grouped = False
     # Under torch.compile sizes, and what is asked of them, may be symbols: only `if` decides.
@@ -138,15 +138,15 @@ def _call(
     return out.reshape(*q.shape[:-1], E)
 
 
-def _shares_heads(q: Array, extra: Array | None) -> bool:
+def _shares_heads(torch: Any, q: Array, extra: Array | None) -> bool:
     """Tell whether the kernel reads shared heads itself.
 
-    On a GPU only one does, for 16 bits and no mask; else torch would build all weights, which
-    takes far more memory than repeated keys.
+    Where none does, torch would build all weights, which takes far more memory than repeated
+    keys. The CPU's does since torch 2.9; on a GPU only one does, for 16 bits and no mask.
     """
-    return bool(
-        q.device.type != "cuda" or (extra is None and q.element_size() == 2 and q.shape[-1] <= 256)
-    )
+    if q.device.type == "cuda":
+        return extra is None and q.element_size() == 2 and q.shape[-1] <= 256
+    return bool(torch.__version__ >= (2, 9))
 
 
 def four_axes(array: Array, whole: Array) -> Array:

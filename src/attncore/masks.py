@@ -200,7 +200,7 @@ def combine(*masks: Array | None) -> Array | None:
            [1, 1, 0]])
     """
     given = [mask for mask in masks if mask is not None]
-    namespace(**{f"mask {i}": mask for i, mask in enumerate(given)})
+    xp = namespace(**{f"mask {i}": mask for i, mask in enumerate(given)})
     for i, mask in enumerate(given):
         if not (isinstance(mask, np.ndarray) or is_tensor(mask)):
             raise TypeError(f"mask {i} must be a boolean array, got {type(mask).__name__}")
@@ -208,8 +208,8 @@ def combine(*masks: Array | None) -> Array | None:
             raise TypeError(f"mask {i} must be boolean (True = attend), got {dtype_name(mask)}")
     check_device(**{f"mask {i}": mask for i, mask in enumerate(given)})
     try:
-        np.broadcast_shapes(*(tuple(mask.shape) for mask in given))
-    except ValueError:
+        xp.broadcast_shapes(*(tuple(mask.shape) for mask in given))
+    except (ValueError, RuntimeError):  # NumPy's, and torch's
         shapes = ", ".join(str(tuple(mask.shape)) for mask in given)
         raise ValueError(f"masks do not broadcast together: {shapes}") from None
     result = None
