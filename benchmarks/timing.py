@@ -19,7 +19,7 @@ def medians(
 ) -> dict[str, float]:
     """Return the median milliseconds of each, run in turns, so that a busy moment hits all.
 
-    One warm-up each; then at least 3 rounds, and at most 200, until `seconds` are spent. Each
+    One warm-up each; then at least 9 rounds, and at most 200, until `seconds` are spent. Each
     round has another order: what comes after a call that fills the caches is slower.
     """
     order, chance = list(runs.items()), random.Random(0)  # noqa: S311 (no secret)
@@ -28,7 +28,7 @@ def medians(
         call()
     end = time.perf_counter() + seconds
     for turn in range(200):
-        if turn >= 3 and time.perf_counter() > end:
+        if turn >= 9 and time.perf_counter() > end:
             break
         chance.shuffle(order)
         for name, call in order:

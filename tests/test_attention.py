@@ -207,14 +207,21 @@ def test_the_fused_kernel_runs_without_a_head_axis():
     assert FLASH in kernels_run(q, k, v)
 
 
-def test_neither_causal_nor_decode_builds_a_mask():
-    square, chunk, decode = (tensors(*qkv(lengths=t)) for t in ((5, 5), (3, 5), (1, 5)))
+@pytest.mark.parametrize(
+    ("lengths", "options", "built"),
+    [
+        ((5, 5), {"causal": True}, set()),
+        ((1, 5), {"causal": True}, set()),
+        ((1, 5), {"window": 9}, set()),
+        ((1, 5), {"window": 2}, set()),
+        ((3, 5), {"causal": True}, {"triu"}),  # only the corner where something is hidden
+        ((3, 5), {"window": 2}, {"arange"}),
+    ],
+)
+def test_what_is_hidden_is_built_only_where_it_must_be(lengths, options, built):
+    found = kernels_run(*tensors(*qkv(lengths=lengths)), **options)
 
-    assert "arange" not in kernels_run(*square, causal=True)
-    assert "arange" not in kernels_run(*decode, causal=True)
-    assert "arange" not in kernels_run(*decode, window=9)
-    assert "arange" not in kernels_run(*decode, window=2)
-    assert "arange" in kernels_run(*chunk, causal=True)
+    assert {"triu", "arange"} & set(found) == built
 
 
 def test_grouped_heads_are_read_once():

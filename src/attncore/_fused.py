@@ -76,19 +76,33 @@ def fused(
         if seen == 0:  # these come before the first key
             outs.append(queries.new_zeros(*queries.shape[:-1], v.shape[-1]))
             continue
-        whole = window is None or window >= seen  # the window ends no row early
-        if n == seen and whole and mask is None and bias is None:  # as the first block is
+        # No row is ended early by the window, and nothing else is hidden but the future.
+        plain = mask is None and bias is None and (window is None or window >= seen)
+        if plain and n == seen:  # as the first block is
             square = k[..., keys, :], v[..., keys, :]
             outs.append(_call(torch, queries, *square, None, scale, is_causal=True))
             continue
         if n == 1:  # a single query sees all that is cut out for it
             band = None
+        elif plain:
+            band = _future(torch, n, seen, q)
         elif band is None or band.shape != (n, seen):
             band = masks.causal(n, seen, window=window, like=q)
         seen_by = band if mask is None else masks.combine(part(mask, rows, keys), band)
         extra = _merged(torch, seen_by, part(bias, rows, keys))
         outs.append(_call(torch, queries, k[..., keys, :], v[..., keys, :], extra, scale))
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=-2)
+
+
+def _future(torch: Any, n: int, seen: int, q: Array) -> Array:
+    """Return what to add to hide the future, `(n, seen)`: the last query sees the last key.
+
+    The same as :func:`masks.causal`, but only the corner where something is hidden is computed.
+    """
+    corner = min(n, seen)
+    options = {"dtype": q.dtype, "device": q.device}
+    hidden = torch.full((n, corner), -math.inf, **options).triu(corner - n + 1)
+    return torch.cat([torch.zeros((n, seen - corner), **options), hidden], dim=1)
 
 
 def _merged(torch: Any, mask: Array | None, bias: Array | None) -> Array | None:
