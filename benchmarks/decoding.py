@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -19,6 +20,7 @@ Case = tuple[str, dict[str, Callable[[], object]]]
 def cases(device: torch.device) -> Iterator[Case]:
     """Yield the decoding of one text and of eight."""
     ours, theirs = models(device)
+    weights = torch.ones(weight_bytes(device) // 4, device=device)
     for batch in (1, 8):
         prompt = torch.randint(len(CHARACTERS), (batch, PROMPT), device=device)
         runs = {
@@ -33,7 +35,14 @@ def cases(device: torch.device) -> Iterator[Case]:
         for name, found in tokens.items():
             if not torch.equal(found, tokens["ours"]):
                 raise RuntimeError(f"{name} generates other tokens")
+        runs["reading the weights"] = partial(read, weights)
         yield f"{STEPS} tokens after {PROMPT}, batch {batch}", runs
+
+
+def read(numbers: torch.Tensor) -> None:
+    """Read all numbers once for each step: the least that decoding can do with its weights."""
+    for _ in range(STEPS):
+        numbers.sum()
 
 
 def weight_bytes(device: torch.device) -> int:

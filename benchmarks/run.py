@@ -79,10 +79,9 @@ def main() -> None:
     print(", ".join(f"{name} {value:.3g}" for name, value in found["limits"].items()))
     print(table(found["rows"]))
     times = next(r for r in found["rows"] if "batch 1" in r["case"])["ms"]
-    bound = found["weights_mb"] / found["limits"]["read 42 MB, GB/s"]
     for name in ("ours", "ours, compiled"):
-        step = times[name] / decoding.STEPS
-        print(f"{name}: a step of {step:.3g} ms, {bound / step:.0%} of what reading weights allows")
+        step, share = times[name] / decoding.STEPS, times["reading the weights"] / times[name]
+        print(f"{name}: a step of {step:.3g} ms, {share:.0%} of what reading weights allows")
     name = options.name or "-".join(found["machine"].lower().replace("(r)", "").split())
     SPEEDS.mkdir(exist_ok=True)
     path = SPEEDS / f"{name.replace('/', '-').replace('@', '')}.json"
