@@ -7,7 +7,7 @@ ENV ?= tools/make_env.py
 
 # For `make oldest`: the bounds of pyproject.toml, and the tests that need more than the package.
 OLDEST := "torch==2.6.*" "numpy==2.0.*"
-BOOK_TESTS := book faults firefox knobs live live_assets live_cells package tools
+BOOK_TESTS := book faults firefox knobs live live_assets live_cells tools
 
 .DEFAULT_GOAL := help
 .PHONY: help env newest oldest book serve notebooks test lint format bench bench-gpu benchlive data pins screenshots clean

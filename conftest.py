@@ -3,7 +3,10 @@
 import os
 
 import matplotlib
+import pytest
 from nbval.kernel import RunningKernel
+
+pytest.register_assert_rewrite("routes")  # its assertions, too, show what they compared
 
 # Two threads on two busy cores can be several times slower than one. Set before any
 # kernel starts or torch is imported.

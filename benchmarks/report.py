@@ -20,7 +20,6 @@ SHOWN = (  # group, case, peer
     ("attention", "float32, causal, T = 4096", "written out"),
     ("attention", "bfloat16, causal, T = 4096", "torch's kernel"),
     ("attention", "window 256, T = 4096", "torch's kernel, mask"),
-    ("attention", "window 256, T = 4096", "FlexAttention"),
     ("attention", "causal, 512 queries on 2048 keys", "torch's kernel, mask"),
     ("attention", "8 sequences of 512 to 1024 keys", "torch's kernel, mask"),
     ("attention", "decode, 8 heads on 2, 4096 keys", "torch's kernel, enable_gqa"),

@@ -270,6 +270,15 @@ def test_where_the_kernel_shares_keys(device, version, dtype, masked, shared):
     assert _shares_heads(library, Query(), mask) is shared
 
 
+def test_this_torchs_kernel_shares_keys_as_is_assumed():
+    q, k, v = tensors(*qkv((6, 3), value_width=D))
+    mask = torch.ones(5, 5, dtype=torch.bool)
+    with Recorder() as recorder:
+        sdpa(q, k, v, attn_mask=mask, enable_gqa=True)
+
+    assert (FLASH in recorder.seen) is _shares_heads(torch, q, mask)
+
+
 def test_values_of_another_width_are_fused_too():
     for width in (E, D + 4):
         assert FLASH in kernels_run(*tensors(*qkv(value_width=width)))

@@ -9,27 +9,42 @@ import timing
 import torch
 
 CPU = torch.device("cpu")
+# torch's own compiler uses it.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's compiler
 @pytest.mark.parametrize(
     "case",
     [
-        attention_cases.square(CPU, torch.float32, False, 37),
-        attention_cases.square(CPU, torch.float32, True, 37),
-        attention_cases.chunk(CPU, 5, 11),
-        attention_cases.window(CPU, 40, 8),
-        attention_cases.grouped(CPU),
+        lambda: attention_cases.square(CPU, torch.float32, False, 37),
+        lambda: attention_cases.square(CPU, torch.float32, True, 37),
+        lambda: attention_cases.chunk(CPU, torch.float32, 5, 11),
+        lambda: attention_cases.window(CPU, torch.float32, 40, 8),
+        lambda: attention_cases.padded(CPU, torch.float32, 3, 8),
+        lambda: attention_cases.grouped(CPU, torch.float32),
     ],
-    ids=lambda case: case[0],
+    ids=["square", "causal", "chunk", "window", "padded", "grouped"],
 )
 def test_peers_of_attention_compute_the_same(case):
-    ours = case[1]["ours"]()
-    same = [name for name in case[1] if not name.endswith(("no window", "no mask", "bare blocks"))]
+    _, runs = case()
+    ours = runs.pop("ours")()
+    same = [name for name in runs if not name.endswith(("no window", "no mask"))]
 
-    assert len(same) > 1
+    assert same
     for name in same:
-        torch.testing.assert_close(case[1][name](), ours, rtol=1e-4, atol=1e-5, msg=name)
+        found = runs[name]()
+        if isinstance(found, list):  # of blocks
+            found = torch.cat(found, dim=2)
+        torch.testing.assert_close(found, ours, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_cases_in_16_bits_have_another_name():
+    names = [attention_cases.grouped(CPU, t)[0] for t in (torch.float32, torch.bfloat16)]
+
+    assert names == [
+        "decode, 8 heads on 2, 4096 keys",
+        "decode, 8 heads on 2, 4096 keys, bfloat16",
+    ]
 
 
 def test_each_of_torchs_kernels_is_a_peer_where_it_can_be_used(monkeypatch):

@@ -62,7 +62,7 @@ ATTENTION = [
     case(lambda: ac.attention(Z((4, 3, 2)), Z((4, 5, 2)), Z((2, 5, 2))), ValueError,
          "k and v must have the same heads and leading axes: k (4, 5, 2), v (2, 5, 2)"),
     case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), backend="fast"), ValueError,
-         "backend must be one of auto, reference, fused, flex, got 'fast'"),
+         "backend must be one of auto, reference, fused, got 'fast'"),
     case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), backend="fused"), ValueError,
          "backend 'fused' cannot be used: the arrays are NumPy; use backend='auto'"),
     case(lambda: ac.attention(torch.zeros(3, 2), torch.zeros(0, 2), torch.zeros(0, 2),

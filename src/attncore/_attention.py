@@ -15,13 +15,12 @@ from attncore._checks import (
     check_scale,
     check_values,
 )
-from attncore._flex import flex, why_not_flex
 from attncore._fused import fits_at_once, fused, why_not
 from attncore._integers import check_window
 from attncore._padding import by_length, real_keys, slices_pay
 from attncore._reference import allowed, blocked, reference, weights
 
-BACKENDS = ("auto", "reference", "fused", "flex")
+BACKENDS = ("auto", "reference", "fused")
 
 
 def attention(
@@ -73,9 +72,6 @@ def attention(
     backend
         "reference": the formula as written, which builds the `(Tq, Tk)` weights.
         "fused": ``torch.nn.functional.scaled_dot_product_attention``, which does not.
-        "flex": torch's FlexAttention, compiled, one kernel for any mask: for long windows on
-        a CUDA GPU. The first call takes seconds, and so does the first of another kind; on a
-        CPU it needs a C++ compiler, has no gradient, and "auto" is faster.
         "auto": fused for tensors where it is exact, else the formula; NumPy arrays take
         it block by block, so that memory grows as Tq + Tk.
         The fused CPU kernel has no second derivative; use "reference" for that.
@@ -128,14 +124,12 @@ def attention(
         window = check_window(window)
 
     hindrance = why_not(q, k, bias)
-    if backend == "flex":
-        hindrance = hindrance or why_not_flex(q, k, v)
-    if backend in ("fused", "flex") and hindrance:
-        raise ValueError(f"backend {backend!r} cannot be used: {hindrance}; use backend='auto'")
+    if backend == "fused" and hindrance:
+        raise ValueError(f"backend 'fused' cannot be used: {hindrance}; use backend='auto'")
     if lengths is not None:
         counts = batch_lengths(q, k, lengths)
         plain = mask is bias is window is None and xp is not np
-        if plain and backend in ("auto", "fused") and not hindrance and slices_pay(q, counts):
+        if plain and backend != "reference" and not hindrance and slices_pay(q, counts):
             return by_length(xp, q, k, v, counts, causal, scale)
         mask = masks.combine(mask, real_keys(xp, k, counts))
     options = (mask, causal, window, bias, scale)
@@ -143,7 +137,7 @@ def attention(
         return blocked(q, k, v, *options)
     if backend == "reference" or hindrance:
         return reference(xp, q, k, v, *options)
-    return (flex if backend == "flex" else fused)(xp, q, k, v, *options)
+    return fused(xp, q, k, v, *options)
 
 
 def attention_weights(

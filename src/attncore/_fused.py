@@ -124,8 +124,8 @@ def _call(
     """Call the kernel in the one form that is fused: four axes, values as wide as keys."""
     D, E = q.shape[-1], v.shape[-1]
     if extra is not None:
-        extra = four_axes(extra.expand(*extra.shape[:-1], k.shape[-2]), q)
-    q4, k4, v4 = (four_axes(array, array) for array in (q, k, v))
+        extra = _four_axes(extra.expand(*extra.shape[:-1], k.shape[-2]), q)
+    q4, k4, v4 = (_four_axes(array, array) for array in (q, k, v))
     if D < E:  # zeros add nothing to a score, and `scale` is set
         q4, k4 = (torch.nn.functional.pad(array, (0, E - D)) for array in (q4, k4))
     elif E < D:
@@ -156,14 +156,14 @@ def _shares_heads(torch: Any, q: Array, extra: Array | None) -> bool:
     """Tell whether the kernel reads shared heads itself.
 
     Where none does, torch would build all weights, which takes far more memory than repeated
-    keys. The CPU's does since torch 2.9; on a GPU only one does, for 16 bits and no mask.
+    keys. The CPU's does since torch 2.9; on CUDA only one does, for 16 bits and no mask.
     """
     if q.device.type == "cuda":
         return extra is None and q.element_size() == 2 and q.shape[-1] <= 256
-    return bool(torch.__version__ >= (2, 9))
+    return q.device.type != "cpu" or bool(torch.__version__ >= (2, 9))
 
 
-def four_axes(array: Array, whole: Array) -> Array:
+def _four_axes(array: Array, whole: Array) -> Array:
     """View as `(B, heads, rows, columns)`, the only rank torch fuses.
 
     `array` is `whole` itself or a mask that broadcasts over its leading axes.
