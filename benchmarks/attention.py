@@ -14,6 +14,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import attncore as ac
+from attncore._arrays import dtype_name
 
 HEADS, WIDTH = 8, 64
 Case = tuple[str, dict[str, Callable[[], object]]]
@@ -35,7 +36,7 @@ def cases(device: torch.device) -> Iterator[Case]:
 def square(device: torch.device, dtype: torch.dtype, causal: bool, length: int) -> Case:
     """Queries, keys and values of one length."""
     q, k, v = torch.randn(3, 1, HEADS, length, WIDTH, device=device, dtype=dtype).unbind()
-    name = f"{str(dtype).removeprefix('torch.')}{', causal' * causal}, T = {length}"
+    name = f"{dtype_name(q)}{', causal' * causal}, T = {length}"
     runs: dict[str, Callable[[], object]] = {
         "ours": lambda: ac.attention(q, k, v, causal=causal),
         "torch's kernel": lambda: sdpa(q, k, v, is_causal=causal),
@@ -76,18 +77,17 @@ def written_out(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     return torch.softmax(scores, dim=-1) @ v
 
 
-def marked(name: str, dtype: torch.dtype) -> str:
-    """Return a case's name, with its dtype if that is not float32."""
-    return name if dtype == torch.float32 else f"{name}, {str(dtype).removeprefix('torch.')}"
+def marked(name: str, q: Tensor) -> str:
+    """Return a case's name, with the dtype if that is not float32."""
+    return name if q.dtype == torch.float32 else f"{name}, {dtype_name(q)}"
 
 
 def window(device: torch.device, dtype: torch.dtype, length: int, size: int) -> Case:
     """A sliding window: the bound is the bare kernel, once for each block of queries."""
     q, k, v = torch.randn(3, 1, HEADS, length, WIDTH, device=device, dtype=dtype).unbind()
     mask = ac.masks.causal(length, window=size, like=q)
-    flex = torch.compile(flex_attention)
     band = ac.masks.causal(size, 2 * size - 1, window=size, like=q)
-
+    flex = torch.compile(flex_attention)
     blocks = create_block_mask(
         lambda b, h, i, j: (i >= j) & (i - j < size), None, None, length, length, device=device
     )
@@ -100,7 +100,7 @@ def window(device: torch.device, dtype: torch.dtype, length: int, size: int) -> 
             outs.append(sdpa(q[:, :, rows], k[:, :, keys], v[:, :, keys], attn_mask=band))
         return outs
 
-    return marked(f"window {size}, T = {length}", dtype), {
+    return marked(f"window {size}, T = {length}", q), {
         "ours": lambda: ac.attention(q, k, v, window=size),
         "FlexAttention": lambda: flex(q, k, v, block_mask=blocks),
         "the bare blocks": bare,
@@ -114,7 +114,7 @@ def chunk(device: torch.device, dtype: torch.dtype, queries: int, keys: int) -> 
     q = torch.randn(1, HEADS, queries, WIDTH, device=device, dtype=dtype)
     k, v = torch.randn(2, 1, HEADS, keys, WIDTH, device=device, dtype=dtype).unbind()
     mask = ac.masks.causal(queries, keys, like=q)
-    return marked(f"causal, {queries} queries on {keys} keys", dtype), {
+    return marked(f"causal, {queries} queries on {keys} keys", q), {
         "ours": lambda: ac.attention(q, k, v, causal=True),
         "torch's kernel, mask": lambda: sdpa(q, k, v, attn_mask=mask),
         "torch's kernel, no mask": lambda: sdpa(q, k, v),
@@ -126,7 +126,7 @@ def padded(device: torch.device, dtype: torch.dtype, batch: int, longest: int) -
     q, k, v = torch.randn(3, batch, HEADS, longest, WIDTH, device=device, dtype=dtype).unbind()
     lengths = [longest // 2 + longest * n // (2 * batch - 2) for n in range(batch)]
     mask = ac.masks.padding(torch.tensor(lengths, device=device), longest)
-    return marked(f"{batch} sequences of {lengths[0]} to {longest} keys", dtype), {
+    return marked(f"{batch} sequences of {lengths[0]} to {longest} keys", q), {
         "ours": lambda: ac.attention(q, k, v, lengths=lengths),
         "torch's kernel, mask": lambda: sdpa(q, k, v, attn_mask=mask),
         "torch's kernel, no mask": lambda: sdpa(q, k, v),
@@ -137,13 +137,12 @@ def grouped(device: torch.device, dtype: torch.dtype) -> Case:
     """One new token, 8 sequences, 8 query heads on 2 key/value heads."""
     q = torch.randn(8, HEADS, 1, WIDTH, device=device, dtype=dtype)
     k, v = torch.randn(2, 8, 2, 4096, WIDTH, device=device, dtype=dtype).unbind()
-
     flex = torch.compile(flex_attention)
 
     def repeated() -> Tensor:
         return sdpa(q, k.repeat_interleave(4, dim=1), v.repeat_interleave(4, dim=1))
 
-    return marked("decode, 8 heads on 2, 4096 keys", dtype), {
+    return marked("decode, 8 heads on 2, 4096 keys", q), {
         "ours": lambda: ac.attention(q, k, v, causal=True),
         "torch's kernel, enable_gqa": lambda: sdpa(q, k, v, enable_gqa=True),
         "torch's kernel, keys repeated": repeated,

@@ -73,7 +73,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "limits": limits(device),
         "rows": measure(device, options.seconds),
-        "weights_mb": decoding.weight_bytes(device) / 1e6,
+        "weights_mb": decoding.weight_bytes(decoding.models(device)[0]) / 1e6,
     }
     print(f"{found['machine']}, {found['threads']} threads, torch {found['torch']}")
     print(", ".join(f"{name} {value:.3g}" for name, value in found["limits"].items()))

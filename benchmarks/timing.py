@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from attncore._arrays import dtype_name
+
 STATUS, REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -89,7 +91,7 @@ def limits(device: torch.device) -> dict[str, float]:
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.randn(2048, 2048, device=device, dtype=dtype)
         time_ms = medians({"": lambda: a @ a}, device, 1.0)[""]  # noqa: B023 (used at once)
-        found[f"{str(dtype).removeprefix('torch.')} GFLOP/s"] = 2 * 2048**3 / time_ms / 1e6
+        found[f"{dtype_name(a)} GFLOP/s"] = 2 * 2048**3 / time_ms / 1e6
     for megabytes in (42, 1000):
         numbers = torch.ones(megabytes * 250_000, device=device)
         time_ms = medians({"": lambda: numbers.sum()}, device, 1.0)[""]  # noqa: B023

@@ -184,7 +184,7 @@ def activation_bytes(
     and spread of each row, into the maps and into the activation; q, k and v; the output of
     attention, and H sums of exponentials for each query. Parameters, dropout and the loss
     are not counted, nor are copies of keys and values for grouped heads: torch needs them on
-    a GPU in 32 bits, and anywhere before torch 2.9.
+    a GPU in 32 bits, and on a CPU before torch 2.9.
 
     Parameters
     ----------
