@@ -1,6 +1,9 @@
 # One named task for each job; people and CI use the same ones.
 
-PYTHON ?= python3
+# The first Python that is new enough, whatever its name; PYTHON=... chooses another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; \
+	done; echo python3)
 BIN := .venv/bin
 # An environment made by hand can be kept: make ENV= BIN=/path/to/venv/bin test
 ENV ?= tools/make_env.py
@@ -10,7 +13,7 @@ OLDEST := "torch==2.6.*" "numpy==2.0.*"
 BOOK_TESTS := book faults firefox knobs live live_assets live_cells tools
 
 .DEFAULT_GOAL := help
-.PHONY: help env newest oldest book serve notebooks test lint format bench bench-gpu benchlive data pins screenshots clean
+.PHONY: help env newest oldest browser book serve notebooks test lint format bench bench-gpu benchlive data pins screenshots clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +21,9 @@ help: ## list the tasks
 env: ## make .venv with the pinned dependencies and the package
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer."; exit 1; }
 	@$(if $(ENV),$(PYTHON) $(ENV))
+
+browser: env ## find a Chromium for the tests, or fetch one
+	@$(BIN)/python tools/chromium.py
 
 book: env ## build the book into _build/html, executing what changed
 	@$(BIN)/python tools/build_book.py
@@ -30,7 +36,7 @@ notebooks: env ## write notebooks/ from book/, after executing what changed
 	@$(BIN)/python tools/notebooks.py
 	@$(BIN)/python tools/build_book.py
 
-test: lint book ## run every check and every test, notebooks included
+test: lint book browser ## run every check and every test, notebooks included
 	@$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 lint: env ## check style and types
@@ -70,7 +76,7 @@ oldest: ## test the package, in .venv-oldest, with the oldest torch and NumPy it
 pins: ## install the newest dependencies and pin them in constraints.txt
 	@$(PYTHON) tools/make_env.py --pin
 
-screenshots: book ## photograph every page (needs Chromium) into _build/screenshots
+screenshots: book ## photograph every page into _build/screenshots
 	@$(BIN)/python tools/screenshots.py _build/screenshots
 
 clean: ## remove what was built, but not .venv

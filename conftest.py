@@ -1,8 +1,8 @@
 """Settings for every test, the notebooks' included."""
 
 import os
+from pathlib import Path
 
-import matplotlib
 import pytest
 from nbval.kernel import RunningKernel
 
@@ -11,8 +11,13 @@ pytest.register_assert_rewrite("routes")  # its assertions, too, show what they 
 # Two threads on two busy cores can be several times slower than one. Set before any
 # kernel starts or torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Not the reader's own settings, but those the book was built with.
+for name in ("IPYTHONDIR", "MPLCONFIGDIR"):
+    os.environ[name] = str(Path(__file__).parent / "_build" / name.lower())
 # No windows here, but the notebooks' kernels must choose their own backend.
 os.environ.pop("MPLBACKEND", None)
+import matplotlib  # noqa: E402 (it reads its settings when it is imported)
+
 matplotlib.use("agg")
 
 

@@ -1,11 +1,9 @@
 """A real Chromium on the built book, with every other host out of reach."""
 
-import os
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from chromium import launched
 
 HTML = Path(__file__).resolve().parent.parent / "_build" / "html"
 DONE = """([number, text]) => {
@@ -44,17 +42,9 @@ LISTEN = """() => {
 @contextmanager
 def chromium(**options):
     """Yield a function that opens pages; each has a cache of its own."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        raise RuntimeError("Chromium is missing: the live cells cannot be tested without it")
     if not (HTML / "_static/live/pyodide/pyodide-lock.json").exists():
         raise RuntimeError("the built book has no live cells: see the warning of `make book`")
-    sandbox = [] if os.geteuid() else ["--no-sandbox"]
-    rules = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program, args=[*sandbox, rules, "--disable-background-networking"]
-        )
+    with launched("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1") as browser:
 
         def open_page(address, **settings):
             page = browser.new_context(**{**options, **settings}).new_page()
@@ -63,7 +53,6 @@ def chromium(**options):
             return LivePage(page)
 
         yield open_page
-        browser.close()
 
 
 class LivePage:

@@ -41,9 +41,9 @@ def write_page(folder, code):
     (folder / "book/ch01_page.md").write_text(PAGE.replace("{}", code, 1).replace("{}", code))
 
 
-def run(folder, *command):
+def run(folder, *command, **more):
     # No index: a small book must not fetch Python for the browser.
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PIP_NO_INDEX": "1"}
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PIP_NO_INDEX": "1", **more}
     return subprocess.run(
         [sys.executable, *command], cwd=folder, capture_output=True, text=True, env=environment
     )
@@ -107,6 +107,42 @@ def test_a_bad_cell_fails_every_build(small, code, complaint):
         assert done.returncode != 0
         assert "NOT built" in done.stderr
         assert complaint in done.stdout + done.stderr
+
+
+def test_a_complaint_that_does_not_come_again_is_forgotten(small):
+    once = "import sys; from pathlib import Path\nif not Path('../said').exists():\n"
+    write_page(small, once + "    Path('../said').touch(); print('noise', file=sys.stderr)")
+    first, second = build(small), build(small)
+
+    assert first.returncode != 0
+    assert "stderr was found" in first.stdout + first.stderr
+    assert second.returncode == 0, second.stdout + second.stderr
+
+
+@pytest.mark.parametrize("damaged", ["built-from.json", ".jupyter_cache/global.db"])
+def test_what_a_full_disk_left_half_written_is_made_anew(small, damaged):
+    build(small)
+    (small / "_build" / damaged).write_bytes(b"{")
+    write_page(small, "print('after the damage')")
+    done = build(small)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "after the damage" in html(small)
+
+
+@pytest.mark.parametrize("home", ["home", "/proc/nowhere"])
+def test_the_readers_own_settings_do_not_reach_the_pages(small, home):
+    startup = small / "home/.ipython/profile_default/startup/own.py"
+    style = small / "home/.config/matplotlib/matplotlibrc"
+    for path, text in ((startup, "import sys; sys.stderr.write('own')"), (style, "nonsense\n")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    write_page(small, "import matplotlib.pyplot as plt\nprint(plt.rcParams['font.size'])")
+    env = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_CACHE_HOME"), "")
+    done = run(small, "tools/build_book.py", HOME=str(small / home), **env)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10.0" in html(small)
 
 
 def test_a_dead_link_fails_every_build(small):

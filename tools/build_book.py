@@ -11,6 +11,9 @@ page but not the package they import: when src/ or the pinned versions change, t
 goes. It executes one page after another: here all processors do. And its second build after a
 failure can pass unnoticed: a build counts only when it ran to the end without a warning, and
 nothing of a failed one is reused.
+
+The reader's own settings of Jupyter's kernel and of Matplotlib are left out: they could change
+what a page prints, and a home that cannot be written to would make them complain.
 """
 
 from __future__ import annotations
@@ -25,16 +28,19 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import live_assets
 import yaml
 from jupyter_cache import get_cache
+from jupyter_cache.base import JupyterCacheAbstract as JupyterCache
 from jupyter_cache.executors import load_executor
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("src", "constraints.txt")
 FRAME = ("_config.yml", "_toc.yml", "book/_ext", "book/_static", "notebooks", "tools")
 PAGES = ("book",)
+OWN_SETTINGS = ("IPYTHONDIR", "MPLCONFIGDIR")
 
 
 def pages(root: Path) -> list[Path]:
@@ -65,7 +71,7 @@ def build(root: Path, force: bool = False) -> int:
     now = {"code": CODE, "frame": FRAME, "pages": PAGES}
     now = {part: fingerprint(root, names) for part, names in now.items()}
     now["frame"] += f" {live}"
-    before = json.loads(stamps.read_text()) if stamps.exists() and not force else {}
+    before = {} if force else read(stamps)
     if before == now:
         print(f"The book is up to date: {made / 'html/index.html'}")
         return 0
@@ -82,8 +88,9 @@ def build(root: Path, force: bool = False) -> int:
         shutil.rmtree(made / "html", ignore_errors=True)  # with pages that are no more
     status = jupyter_book(root, every)
     if status:
-        # Not the cache: what was executed without an error stays true.
+        # Not the cache: what was executed without an error or a complaint stays true.
         shutil.rmtree(made / ".doctrees", ignore_errors=True)
+        forget_complaints(root)
         stamps.write_text(json.dumps({"code": now["code"]}))
         print("The book was NOT built: see the warnings above.", file=sys.stderr)
         return status
@@ -91,6 +98,14 @@ def build(root: Path, force: bool = False) -> int:
     print(f"Built in {time.monotonic() - started:.0f} s. Open {made / 'html/index.html'}")
     print("or run `make serve`.")
     return 0
+
+
+def read(stamps: Path) -> dict[str, str]:
+    """Return what the last whole build was made from; nothing if it was not written whole."""
+    try:
+        return dict(json.loads(stamps.read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def get_live_parts(folder: Path) -> bool:
@@ -109,15 +124,56 @@ def execute(root: Path) -> None:
 
     A page that fails is left to jupyter-book, which executes it again and tells why.
     """
-    options = yaml.safe_load((root / "_config.yml").read_text("utf-8"))["execute"]
-    cache = get_cache(root / options["cache"])
+    options, cache = execution(root), open_cache(root)
     for record in cache.list_project_records():
         cache.remove_nb_from_project(record.pk)  # its page may be gone
     for page in reversed(pages(root)):  # the last chapters take longest: they must not end alone
         cache.add_nb_to_project(str(page), read_data={"name": "myst_nb_md", "type": "plugin"})
     if waiting := cache.list_unexecuted():
+        prepare_kernels(root)
         print(f"Executing {len(waiting)} page(s)...", flush=True)
         load_executor("local-parallel", cache).run_and_cache(timeout=options["timeout"])
+
+
+def execution(root: Path) -> dict[str, Any]:
+    """Return what _config.yml says of executing."""
+    return yaml.safe_load((root / "_config.yml").read_text("utf-8"))["execute"]
+
+
+def open_cache(root: Path) -> JupyterCache:
+    """Return the execution cache; a new one if it is damaged, as a full disk may leave it."""
+    path = root / execution(root)["cache"]
+    try:
+        cache = get_cache(path)
+        cache.list_cache_records()
+    except (OSError, RuntimeError):  # its own, for whatever the database says
+        shutil.rmtree(path)
+        cache = get_cache(path)
+    return cache
+
+
+def prepare_kernels(root: Path) -> None:
+    """Make what would otherwise be written to stderr from a page's kernel, and fail the page."""
+    settings = Path(os.environ["IPYTHONDIR"]) / "profile_default/ipython_kernel_config.py"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text("c = get_config()\nc.IPKernelApp.log_level = 'ERROR'\n")
+    # Matplotlib's list of fonts, which takes a slow machine long enough for a complaint.
+    subprocess.run(
+        [sys.executable, "-c", "import matplotlib.font_manager"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    )
+
+
+def forget_complaints(root: Path) -> None:
+    """Forget the pages that wrote to stderr: they would fail every later build as well."""
+    cache = open_cache(root)
+    for record in cache.list_cache_records():
+        cells = cache.get_cache_bundle(record.pk).nb.cells
+        outputs = [output for cell in cells for output in cell.get("outputs", ())]
+        if any(output.get("name") == "stderr" for output in outputs):
+            cache.remove_cache(record.pk)
 
 
 def jupyter_book(root: Path, options: list[str]) -> int:
@@ -133,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--force", action="store_true", help="execute every cell again")
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # of the pages' kernels
+    os.environ |= {name: str(ROOT / "_build" / name.lower()) for name in OWN_SETTINGS}
     os.environ.pop("MPLBACKEND", None)  # Jupyter's own, or figures would not be stored
     sys.exit(build(ROOT, parser.parse_args().force))
 

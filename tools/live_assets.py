@@ -236,7 +236,9 @@ def put_attncore(out: Path, lock: dict[str, Any]) -> tuple[dict[str, Any], int]:
         whole = slim_wheels.with_added(plain, own_modules(out, lock, version, plain))
         for old in kept.parent.glob("attncore-*"):
             old.unlink()
-        kept.write_bytes(whole)
+        whole_file = kept.with_name("new")  # a full disk must not leave half of one
+        whole_file.write_bytes(whole)
+        whole_file.rename(kept)
     wheel = kept.read_bytes()
     entry = own_entry(version, wheel)
     write(out / entry["file_name"], wheel)

@@ -3,18 +3,16 @@
     python tools/screenshots.py OUT [PAGE ...]      PAGE such as book/index; all by default
     python tools/screenshots.py --fold OUT book/index#the-chapters        what a window shows
 
-Needs Chromium on the PATH (Debian: apt-get install chromium).
+The Chromium is the tests' own: see tools/chromium.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from chromium import ChromiumMissing, launched
 from serve import ROOT, serving
 
 VIEWS = {
@@ -31,17 +29,10 @@ def main() -> None:
     parser.add_argument("pages", nargs="*", help="pages without .html; all by default")
     parser.add_argument("--fold", action="store_true", help="only what fits the window")
     options = parser.parse_args()
-    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser_path is None:
-        sys.exit("Chromium is missing: install it, on Debian with apt-get install chromium")
     html = ROOT / "_build/html"
     pages = options.pages or sorted(f"book/{p.stem}" for p in (html / "book").glob("*.html"))
     options.out.mkdir(parents=True, exist_ok=True)
-    with serving(html) as address, sync_playwright() as playwright:
-        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has none for root
-        browser = playwright.chromium.launch(
-            executable_path=browser_path, args=[*sandbox, "--disable-background-networking"]
-        )
+    with serving(html) as address, launched() as browser:
         for view, settings in VIEWS.items():
             page = browser.new_context(**settings).new_page()
             for name in pages:
@@ -60,4 +51,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ChromiumMissing as problem:
+        sys.exit(str(problem))
