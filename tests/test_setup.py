@@ -11,8 +11,12 @@ from types import SimpleNamespace
 import carriers
 import chromium
 import make_env
+import make_font
 import pytest
 import unfit_pins
+from browser import HTML
+from fontTools.ttLib import TTFont
+from serve import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there
@@ -214,3 +218,22 @@ def test_an_ascii_terminal_can_be_told_of_an_umlaut():
     )
 
     assert (done.returncode, done.stdout) == (0, "?"), done.stderr
+
+
+def test_every_chinese_character_of_the_book_is_in_its_font():
+    font = TTFont(make_font.FONT)
+
+    assert {ord(character) for character in make_font.used()} <= font.getBestCmap().keys()
+    assert "猫" in make_font.used()
+    assert "SIL Open Font License" in font["name"].getDebugName(13)
+    assert make_font.FONT.stat().st_size < 60_000
+
+
+def test_a_machine_without_chinese_fonts_draws_them():
+    with serving(HTML) as site, chromium.launched() as browser:
+        page = browser.new_page()
+        page.goto(f"{site}/book/ch04_self_and_cross_attention.html", wait_until="load")
+        page.wait_for_function("document.fonts.status === 'loaded'")
+        fonts = page.evaluate("[...document.fonts].map(f => [f.family, f.status])")
+
+    assert ["Chinese of this book", "loaded"] in [[name.strip('"'), s] for name, s in fonts]
