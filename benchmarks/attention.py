@@ -20,13 +20,13 @@ HEADS, WIDTH = 8, 64
 Case = tuple[str, dict[str, Callable[[], object]]]
 
 
-def cases(device: torch.device) -> Iterator[Case]:
+def cases(device: torch.device, dtypes: list[torch.dtype]) -> Iterator[Case]:
     """Yield (what is measured, {"ours": call, peer: call})."""
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in dtypes:
         for causal in (False, True):
             for length in (4, 512, 1024, 2048, 4096):
                 yield square(device, dtype, causal, length)
-    for dtype in (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,):
+    for dtype in dtypes if device.type == "cuda" else (torch.float32,):
         yield window(device, dtype, 4096, 256)
         yield chunk(device, dtype, 512, 2048)
         yield padded(device, dtype, 8, 1024)

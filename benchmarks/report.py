@@ -32,16 +32,22 @@ SHOWN = (  # group, case, peer
 def table(found: dict[str, Any]) -> str:
     """Return the lines that stand between the marks."""
     rows = {(row["group"], row["case"]): row["ms"] for row in found["rows"]}
+    left_out = found.get("left_out", {}).items()  # older files lack it
     lines = [
-        f"On {found['machine']}, {found['threads']} threads, torch {found['torch']}:",
+        f"Measured on {found['date']}, on {found['machine']}, {found['threads']} threads, "
+        f"torch {found['torch']}:",
         "",
         "| case | attncore | peer | peer's time / ours |",
         "|---|---|---|---|",
     ]
     for group, case, peer in SHOWN:
-        times = rows[group, case]
+        times = rows.get((group, case), {})
+        if peer not in times:  # a machine without its hardware, or without a compiler
+            continue
         ours, theirs = times["ours"], times[peer]
         lines.append(f"| {group}: {case} | {ours:.3g} ms | {peer} | {theirs / ours:.2f} |")
+    if left_out:
+        lines += ["", f"Left out there: {'; '.join(f'{name} ({why})' for name, why in left_out)}."]
     return "\n".join(lines) + "\n"
 
 

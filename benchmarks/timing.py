@@ -1,45 +1,84 @@
-"""How the benchmarks measure: interleaved medians, peak memory, and the machine's own limits."""
+"""How the benchmarks measure: interleaved medians, peak memory, and the machine's own limits.
+
+All of it is bounded in time: what a slow machine cannot do often is done less often, and what it
+cannot do at all is left out, with the reason.
+"""
 
 from __future__ import annotations
 
 import platform
 import random
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter as clock
 
 import torch
 
-from attncore._arrays import dtype_name
-
 STATUS, REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+LONGEST = 60.0  # seconds that the rounds of one case may take
+SLOWEST = 16  # times as long as float32: a dtype that takes more has no units of its own
+
+
+def first_calls(runs: dict[str, Callable[[], object]]) -> dict[str, str]:
+    """Call each once, to warm up; take out of `runs` what cannot run here, and return why.
+
+    The first of them is what the others are compared with: it must run.
+    """
+    left_out = {}
+    for n, (name, call) in enumerate(list(runs.items())):
+        try:
+            call()
+        except RuntimeError as error:  # torch's own kinds are kinds of this one
+            if n == 0:
+                raise
+            left_out[name] = reason(error)
+            del runs[name]
+    return left_out
+
+
+def reason(error: RuntimeError) -> str:
+    """Return one line for an error of torch's, which may have a hundred."""
+    text = str(error).strip() or type(error).__name__
+    if "C++ compiler" in text or "C compiler" in text:  # of torch's compiler, or of Triton's
+        return "it is compiled, and this machine has no C++ compiler"
+    return text.splitlines()[0]
 
 
 def medians(
     runs: dict[str, Callable[[], object]], device: torch.device, seconds: float
 ) -> dict[str, float]:
-    """Return the median milliseconds of each, run in turns, so that a busy moment hits all.
+    """Return the median milliseconds of each; see :func:`rounds`."""
+    times = rounds(runs, device, seconds)
+    return {name: statistics.median(values) for name, values in times.items()}
 
-    One warm-up each; then at least 9 rounds, and at most 200, until `seconds` are spent. Each
-    round has another order: what comes after a call that fills the caches is slower.
+
+def rounds(
+    runs: dict[str, Callable[[], object]], device: torch.device, seconds: float
+) -> dict[str, list[float]]:
+    """Return the milliseconds of each, run in turns, so that a busy moment hits all.
+
+    They are warm: :func:`first_calls` has called them. At least 9 rounds, and at most 200, until
+    `seconds` are spent; but no round begins that would end after `LONGEST`, so on a slow machine
+    there may be only one. Each round has another order: what comes after a call that fills the
+    caches is slower.
     """
     order, chance = list(runs.items()), random.Random(0)  # noqa: S311 (no secret)
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for call in runs.values():
-        call()
-    end = time.perf_counter() + seconds
+    begin = clock()
     for turn in range(200):
-        if turn >= 9 and time.perf_counter() > end:
+        spent = clock() - begin
+        if turn and (spent + spent / turn > LONGEST or (turn >= 9 and spent > seconds)):
             break
         chance.shuffle(order)
         for name, call in order:
             wait(device)
-            start = time.perf_counter()
+            start = clock()
             call()
             wait(device)
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+            times[name].append(1e3 * (clock() - start))
+    return times
 
 
 def peak_megabytes(call: Callable[[], object], device: torch.device) -> float | None:
@@ -81,19 +120,54 @@ def machine(device: torch.device) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def limits(device: torch.device) -> dict[str, float]:
+def product(size: int, dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
+    """Return a call that multiplies two square matrices."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    return lambda: a @ a
+
+
+def without_units(device: torch.device) -> dict[str, str]:
+    """Return the dtypes that this machine cannot multiply, or not at a useful speed, and why.
+
+    Found with small matrices, for without such units a large product takes 20 seconds or more.
+    The fastest call of one core counts: other work on the machine only ever makes one slower, and
+    cores that wait for each other hide what they can do.
+    """
+    runs = {name: product(256, dtype, device) for name, dtype in DTYPES.items()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = first_calls(runs)
+        fastest = {name: min(times) for name, times in rounds(runs, device, 0.5).items()}
+    finally:
+        torch.set_num_threads(threads)
+    for name, time_ms in fastest.items():
+        if (slower := time_ms / fastest["float32"]) > SLOWEST:
+            found[name] = f"this machine has no units for it: {slower:.0f} times float32's time"
+    return found
+
+
+def limits(device: torch.device, dtypes: dict[str, torch.dtype]) -> dict[str, float]:
     """Return what the machine can do at best: matrix products, and reading memory.
 
-    Matrix products in GFLOP/s, float32 and bfloat16; reading in GB/s, of 42 MB (a small
-    model's weights) and, from main memory, of 1 GB.
+    Matrix products in GFLOP/s, of each dtype; reading in GB/s, of 42 MB (a small model's
+    weights) and, from main memory, of 1 GB. Matrices grow as long as the machine is fast enough.
     """
     found = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.randn(2048, 2048, device=device, dtype=dtype)
-        time_ms = medians({"": lambda: a @ a}, device, 1.0)[""]  # noqa: B023 (used at once)
-        found[f"{dtype_name(a)} GFLOP/s"] = 2 * 2048**3 / time_ms / 1e6
+    for name, dtype in dtypes.items():
+        for size in (256, 512, 1024, 2048):
+            time_ms = alone(product(size, dtype, device), device)
+            found[f"{name} GFLOP/s"] = 2 * size**3 / time_ms / 1e6
+            if 8 * time_ms > 1e3:  # the next would take more than a second
+                break
     for megabytes in (42, 1000):
         numbers = torch.ones(megabytes * 250_000, device=device)
-        time_ms = medians({"": lambda: numbers.sum()}, device, 1.0)[""]  # noqa: B023
-        found[f"read {megabytes} MB, GB/s"] = megabytes / time_ms
+        found[f"read {megabytes} MB, GB/s"] = megabytes / alone(numbers.sum, device)
     return found
+
+
+def alone(call: Callable[[], object], device: torch.device) -> float:
+    """Return the median milliseconds of one call, in a second of them."""
+    runs = {"": call}
+    first_calls(runs)
+    return medians(runs, device, 1.0)[""]

@@ -199,9 +199,9 @@ class Decoder(nn.Module):
             near-ties are common, and many sampled texts differ.
         compiled
             Whether to compile the step with ``torch.compile``, with static caches. Meant for a
-            GPU, where it becomes a CUDA graph; a CPU gains little and needs a C++ compiler. The
-            first call takes up to a minute longer, and so does the first with another batch or,
-            in steps of 256, another length. Needs `cached`.
+            GPU, where it becomes a CUDA graph; a CPU gains little and needs a C++ compiler:
+            without one a RuntimeError says so. The first call takes up to a minute longer, and so
+            does the first with another batch or, in steps of 256, another length. Needs `cached`.
         temperature, top_k, top_p
             As in :func:`attncore.sampling.probabilities`. At temperature 0 the likeliest token
             is taken.
@@ -257,7 +257,19 @@ class Decoder(nn.Module):
         """Return the model compiled; torch keeps what it has compiled."""
         mode = "reduce-overhead" if self.embedding.weight.is_cuda else "default"
         compiled: Callable[..., Tensor] = torch.compile(self, fullgraph=True, mode=mode)
-        return compiled
+
+        def step(*inputs: Any) -> Tensor:
+            try:
+                return compiled(*inputs)
+            except RuntimeError as error:
+                if "C++ compiler" in str(error) or "C compiler" in str(error):  # torch's, Triton's
+                    raise RuntimeError(
+                        "compiled=True needs a C++ compiler, and this machine has none: install "
+                        "one, such as g++, or leave compiled out"
+                    ) from error
+                raise
+
+        return step
 
     def encode(self, text: str) -> Tensor:
         """Return the tokens of a text, `(1, T)`, on the model's device."""

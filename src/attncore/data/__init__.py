@@ -152,7 +152,9 @@ def speeds(name: str) -> dict[str, Any]:
         "machine", "threads", "torch", "attncore" and "date" say what was measured; "limits"
         has the speed of matrix products in GFLOP/s and of reading in GB/s; "rows" is a list
         of cases, each with the median "ms" of everyone and the "peak_mb" of extra memory, or
-        None; "weights_mb" is what the decoding model reads in each step.
+        None; "left_out" names the dtypes and peers that this machine has no hardware or no
+        compiler for, with the reason, and neither "limits" nor "rows" has them; "weights_mb" is
+        what the decoding model reads in each step.
 
     Raises
     ------
