@@ -30,6 +30,7 @@ import live_assets
 import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
+from repository import repository
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("src", "constraints.txt")
@@ -60,6 +61,7 @@ def fingerprint(root: Path, names: Iterable[str]) -> str:
 
 def build(root: Path, force: bool = False) -> int:
     """Build the book below `root`; return the exit status."""
+    repository(root)  # an address that is no address ends here
     made, stamps = root / "_build", root / "_build" / "built-from.json"
     live = get_live_parts(made / "live")
     now = {"code": CODE, "frame": FRAME, "pages": PAGES}
