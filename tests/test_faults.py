@@ -115,7 +115,9 @@ def make_all(folder):
         done = run(folder, f"tools/{tool}.py")
         assert done.returncode == 0, done.stdout + done.stderr
     notebook = json.loads((folder / "notebooks/ch01_page.ipynb").read_text("utf-8"))
-    return html(folder) + html(folder, "book/index"), ["".join(cell["source"]) for cell in notebook["cells"]]
+    return html(folder) + html(folder, "book/index"), [
+        "".join(cell["source"]) for cell in notebook["cells"]
+    ]
 
 
 def test_an_address_in_one_place_brings_all_that_needs_it_and_takes_it_away(small):
@@ -165,6 +167,7 @@ def test_an_address_that_would_not_work_is_refused(small, address):
     [
         ("assert 1 == 2, 'broken claim'", "broken claim"),
         ("import sys; print('noise', file=sys.stderr)", "stderr was found"),
+        ("import matplotlib.pyplot as plt; plt.title('猫');", "stderr was found"),
     ],
 )
 def test_a_bad_cell_fails_every_build(small, code, complaint):
