@@ -146,14 +146,26 @@ def sources():
             yield path.relative_to(ROOT).as_posix(), path.read_bytes().decode("utf-8", "replace")
 
 
+NOTEBOOKS = {f"notebooks/{page.stem}.ipynb" for page in pages(ROOT)}
+
+
 def test_the_repository_address_is_set_once():
     address = repository(ROOT)["url"]
     naming = {name for name, text in sources() if address and address in text}
-    installing = {name for name, text in sources() if re.search(r"@ git\+https?:", text)}
-    made = {f"notebooks/{page.stem}.ipynb" for page in pages(ROOT)}
 
-    assert naming == ({"_config.yml"} | made if address else set())
-    assert installing == (made if address else set())
+    assert naming == ({"_config.yml"} | NOTEBOOKS if address else set())
+
+
+def test_nothing_installs_from_a_name_or_an_address_that_may_be_somebody_elses():
+    """No package index has our package: it is installed from a folder, a file or the address."""
+    by_name = r"pip install [^\n#`]*(?<![/\w])attncore(?!\w|[^\n]* @ )"
+    foreign = re.compile(rf"@ git\+https?:|{by_name}")
+    found = {name for name, text in sources() if foreign.search(text)}
+
+    assert found == (NOTEBOOKS if repository(ROOT)["url"] else set())
+    name = "attncore"
+    assert foreign.search(f"pip install -q '{name}[plot]'")
+    assert not foreign.search('pip install "attncore[pages] @ file:///a.zip"')
 
 
 def test_no_tool_and_no_test_asks_git():

@@ -326,6 +326,7 @@ def _matplotlib() -> Any:
         import matplotlib.pyplot
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "attncore.plot needs matplotlib: pip install 'attncore[plot]'", name="matplotlib"
+            "attncore.plot needs matplotlib, which is not installed: pip install matplotlib",
+            name="matplotlib",
         ) from None
     return matplotlib
