@@ -1,5 +1,6 @@
 """The built book: every page whole, every link alive, nothing from another host."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from build_book import pages
+from repository import repository
 
 import notebooks
 
@@ -121,25 +123,59 @@ def test_no_raw_markup_is_left_on_a_page():
 @pytest.mark.parametrize("stem", [page.stem for page in pages(ROOT)])
 def test_buttons_reach_the_committed_notebook(stem):
     page = soup(HTML / "book" / f"{stem}.html")
-    address = notebooks.repository()
+    address = repository(ROOT)
     part = address["url"].removeprefix("https://github.com/")
-    colab = page.select_one("a[href*='colab.research']")
+    place = f"/github/{part}/blob/{address['branch']}/notebooks/{stem}.ipynb"
+    colab = [a["href"] for a in page.select("a[href*='colab.research']")]
     download = page.select_one("a.btn-download-notebook-button")
 
-    assert colab["href"].endswith(f"/github/{part}/blob/{address['branch']}/notebooks/{stem}.ipynb")
+    assert colab == (["https://colab.research.google.com" + place] if part else [])
     assert download["download"] == f"{stem}.ipynb"
     served = (HTML / "book" / download["href"]).resolve().read_bytes()
     assert served == (ROOT / "notebooks" / f"{stem}.ipynb").read_bytes()
 
 
-def test_the_repository_address_is_set_once():
-    address = notebooks.repository()["url"]
-    tracked = subprocess.run(
-        ["git", "grep", "-l", "--fixed-strings", address], cwd=ROOT, capture_output=True, text=True
-    ).stdout.split()
+SOURCES = (".ci", ".github", "benchmarks", "book", "notebooks", "src", "tests", "tools")
 
-    assert "_config.yml" in tracked
-    assert all(name == "_config.yml" or name.startswith("notebooks/") for name in tracked)
+
+def sources():
+    """Yield the name and text of each source file; git is not asked, as a download has none."""
+    below = [path for name in SOURCES for path in (ROOT / name).rglob("*")]
+    for path in sorted([*ROOT.iterdir(), *below]):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path.relative_to(ROOT).as_posix(), path.read_bytes().decode("utf-8", "replace")
+
+
+NOTEBOOKS = {f"notebooks/{page.stem}.ipynb" for page in pages(ROOT)}
+
+
+def test_the_repository_address_is_set_once():
+    address = repository(ROOT)["url"]
+    naming = {name for name, text in sources() if address and address in text}
+
+    assert naming == ({"_config.yml"} | NOTEBOOKS if address else set())
+
+
+def test_nothing_installs_from_a_name_or_an_address_that_may_be_somebody_elses():
+    """No package index has our package: it is installed from a folder, a file or the address."""
+    by_name = r"pip install [^\n#`]*(?<![/\w])attncore(?!\w|[^\n]* @ )"
+    foreign = re.compile(rf"@ git\+https?:|{by_name}")
+    found = {name for name, text in sources() if foreign.search(text)}
+
+    assert found == (NOTEBOOKS if repository(ROOT)["url"] else set())
+    name = "attncore"
+    assert foreign.search(f"pip install -q '{name}[plot]'")
+    assert not foreign.search('pip install "attncore[pages] @ file:///a.zip"')
+
+
+def test_no_tool_and_no_test_asks_git():
+    asking = re.compile(r"[\[\"' ]git[\"']|[\"']git |\$\(git |^\s*@?git ", flags=re.M)
+    code = (".py", ".mjs", "Makefile", ".ci/run")
+
+    assert asking.search("run(['git', 'grep'])")
+    assert asking.search("\t@git status")
+    found = [name for name, text in sources() if name.endswith(code) and asking.search(text)]
+    assert found == ["tests/test_book.py"]  # these lines
 
 
 def test_notebooks_are_current():
@@ -223,10 +259,78 @@ def test_the_readme_names_only_tasks_that_exist():
     assert "make test" in (ROOT / ".ci/run").read_text("utf-8")
 
 
-def test_the_readme_example_runs():
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.S)
-    names = {}
-    exec(example[1], names)  # noqa: S102 (our own README)
+def test_the_readme_examples_run_and_print_what_they_show(capsys):
+    text = (ROOT / "README.md").read_text("utf-8")
+    examples = re.findall(r"```python\n(.*?)```(?:\n\n```\n(\[.*?)```)?", text, flags=re.S)
+    names, printed = {}, []
+    for code, _ in examples:
+        exec(code, names)  # noqa: S102 (our own README)
+        printed.append(capsys.readouterr().out)
 
+    assert printed == [shown for _, shown in examples]
+    assert any(printed)
     assert names["out"].shape == (2, 8, 16, 64)
     assert names["weights"].shape == (2, 8, 16, 32)
+
+
+def test_the_readme_names_every_chapter_as_the_front_page_does():
+    front = (ROOT / "book/index.md").read_text("utf-8")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    chapters = re.findall(r"^\| (\d+) \| \[(.*?)\]\((.*?)\.md\)", front, flags=re.M)
+
+    assert [stem for _, _, stem in chapters] == CHAPTERS
+    assert [
+        (number, title, stem)
+        for number, title, stem in re.findall(
+            r"\[(\d+)\. (.*?)\]\(notebooks/(.*?)\.ipynb\)", readme
+        )
+    ] == chapters
+
+
+def uncompared(page):
+    """Yield each cell whose output may differ, and the code of all cells after it."""
+    cells = [c for c in notebooks.executed(page).cells if c.cell_type == "code"]
+    for number, cell in enumerate(cells):
+        if "nbval-ignore-output" in cell.metadata.get("tags", []):
+            yield cell, [later.source for later in cells[number + 1 :]]
+
+
+def times(cell):
+    return re.search(r"\b(perf_counter|fastest|clock)\(", cell.source)
+
+
+def asserted(code, later):
+    """Tell whether a cell asserts something, or a later one does of what it made."""
+    if "assert " in code:
+        return True
+    stored = [node for node in names_in(ast.parse(code)) if isinstance(node.ctx, ast.Store)]
+    claims = [n for c in later for n in ast.walk(ast.parse(c)) if isinstance(n, ast.Assert)]
+    used = {node.id for claim in claims for node in names_in(claim)}
+    return any(node.id in used for node in stored)
+
+
+def names_in(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+
+
+def test_what_is_shown_and_not_compared_is_a_time_or_asserted():
+    unchecked = [
+        f"{page.stem}: {cell.source.splitlines()[0]}"
+        for page in pages(ROOT)
+        for cell, later in uncompared(page)
+        if "remove-output" not in cell.metadata.tags
+        if not times(cell) and not asserted(cell.source, later)
+    ]
+
+    assert unchecked == []
+    assert asserted("x = 1", ["assert x > 0"])
+    assert not asserted("x = 1\nprint(y)", ["assert y > 0"])
+
+
+def test_the_front_page_and_the_readme_tell_how_many_cells_are_not_compared():
+    cells = [cell for page in pages(ROOT) for cell, _ in uncompared(page)]
+    timed = sum(1 for cell in cells if times(cell))
+    said = f"{len(cells)} cells", f"{len(cells) - timed} cells", f"{timed} cells"
+    for name in ("README.md", "book/index.md"):
+        told = re.findall(r"\b\d+\s+cells\b", (ROOT / name).read_text("utf-8"))
+        assert tuple(" ".join(words.split()) for words in told) == said, name

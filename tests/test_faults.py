@@ -3,7 +3,9 @@
 A small book of two pages is built with this project's own configuration and tools.
 """
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +62,14 @@ def edit(folder, old, new):
     config.write_text(text.replace(old, new))
 
 
+def set_address(folder, address):
+    """Write the repository's address into its one place, whatever is there now."""
+    config = folder / "_config.yml"
+    text, count = re.subn(r"(?m)^  url: .*$", f'  url: "{address}"', config.read_text("utf-8"))
+    assert count == 1
+    config.write_text(text, "utf-8")
+
+
 def html(folder, page="book/ch01_page"):
     return (folder / "_build/html" / f"{page}.html").read_text()
 
@@ -72,6 +82,7 @@ def hide_pages(folder):
 
 def test_a_book_without_faults_builds_and_is_then_up_to_date(small):
     hide_pages(small)
+    set_address(small, ADDRESS)
     first, second = build(small), build(small)
 
     assert (first.returncode, second.returncode) == (0, 0), first.stdout + first.stderr
@@ -85,6 +96,7 @@ def test_a_book_without_faults_builds_and_is_then_up_to_date(small):
 
 def test_without_its_settings_the_hidden_folder_is_built_and_the_button_lost(small):
     hide_pages(small)
+    set_address(small, ADDRESS)
     edit(small, '".*", "**/.*", "*.md", ', "")
     edit(small, "recursive_update: true", "recursive_update: false")
     build(small)
@@ -93,11 +105,69 @@ def test_without_its_settings_the_hidden_folder_is_built_and_the_button_lost(sma
     assert "colab.research" not in html(small)
 
 
+ADDRESS = "https://github.com/somebody/a-book"
+NEEDS_ADDRESS = ("colab.research", ADDRESS, f"{ADDRESS}/issues/new", "Only with an address.")
+
+
+def make_all(folder):
+    """Build the small book and its notebook, and then the page that offers the notebook."""
+    for tool in ("build_book", "notebooks", "build_book"):
+        done = run(folder, f"tools/{tool}.py")
+        assert done.returncode == 0, done.stdout + done.stderr
+    notebook = json.loads((folder / "notebooks/ch01_page.ipynb").read_text("utf-8"))
+    return html(folder) + html(folder, "book/index"), [
+        "".join(cell["source"]) for cell in notebook["cells"]
+    ]
+
+
+def test_an_address_in_one_place_brings_all_that_needs_it_and_takes_it_away(small):
+    """Nobody may be told to install from an address that nobody has set."""
+    page, index = small / "book/ch01_page.md", small / "book/index.md"
+    page.write_text(page.read_text().replace("Some text.", "See [the index](index.md)."))
+    index.write_text("# Index\n\n:::{only} repository\nOnly with an address.\n:::\n")
+
+    for address in ("", ADDRESS, ""):
+        set_address(small, address)
+        shown, cells = make_all(small)
+
+        found = [text in shown for text in NEEDS_ADDRESS]
+        assert found == [bool(address)] * len(NEEDS_ADDRESS)
+        assert 'download="ch01_page.ipynb"' in shown
+        assert "pip install -e '.[pages]'" in cells[0]
+        assert (f"git+{ADDRESS}@main" in cells[0]) == bool(address)
+        assert ("git+" in cells[0] or "google.colab" in cells[0]) == bool(address)
+        assert "attncore.zip" in cells[0] or address
+        target = f"{ADDRESS}/blob/main" if address else ".."
+        assert f"[the index]({target}/book/index.md)" in cells[1]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "github.com/somebody/a-book",
+        "https://gitlab.com/somebody/a-book",
+        f"{ADDRESS}/",
+        f"{ADDRESS}.git",
+        f"{ADDRESS}/tree/main",
+    ],
+)
+def test_an_address_that_would_not_work_is_refused(small, address):
+    set_address(small, address)
+    done = build(small)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "repository.url in _config.yml must be empty, or be like https://github.com/OWNER/NAME, "
+        f"without a slash or .git at its end: got {address}\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("code", "complaint"),
     [
         ("assert 1 == 2, 'broken claim'", "broken claim"),
         ("import sys; print('noise', file=sys.stderr)", "stderr was found"),
+        ("import matplotlib.pyplot as plt; plt.title('猫');", "stderr was found"),
     ],
 )
 def test_a_bad_cell_fails_every_build(small, code, complaint):

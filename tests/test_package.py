@@ -60,7 +60,10 @@ def test_numpy_works_where_torch_cannot_be_had():
 def test_plots_say_what_to_install():
     done = run("from attncore import plot; plot.heatmap([[1.0]])", blocked=["matplotlib"])
 
-    assert "attncore.plot needs matplotlib: pip install 'attncore[plot]'" in done.stderr
+    assert (
+        "attncore.plot needs matplotlib, which is not installed: pip install matplotlib"
+        in done.stderr
+    )
 
 
 PUBLIC = [
@@ -187,6 +190,39 @@ def test_a_strip_shows_scores_weights_and_output():
 
     assert heights == [[2, -1], [0.75, 0.25], [3, 2]]
     assert "Output: 3, 2." in plot.alt_text(figure)
+
+
+@pytest.mark.usefixtures("figures")
+@pytest.mark.parametrize(
+    ("draw", "axes", "warnings"),
+    [  # of the queries and of the keys; of the keys, drawn twice
+        (lambda labels: plot.heatmap(np.eye(2), labels, labels).figure, [0], 2),
+        (lambda labels: plot.strip([1.0, 0.0], [0.7, 0.3], [1.0, 2.0], labels), [0, 1], 1),
+    ],
+)
+def test_what_the_font_lacks_is_no_box_in_a_figure(draw, axes, warnings):
+    with pytest.warns(UserWarning, match=r"no 猫 日, which is drawn as \?: add a font") as told:
+        figure = draw(["猫 cat", "日日\n1"])
+    figure.canvas.draw()  # if matplotlib misses a glyph it warns, and the test fails
+
+    assert [warning.filename for warning in told] == [__file__] * warnings
+    for ax in axes:
+        shown = [label.get_text() for label in figure.axes[ax].get_xticklabels()]
+        assert shown == ["? cat", "??\n1"]
+    assert "猫 cat" in plot.alt_text(figure)
+
+
+@pytest.mark.usefixtures("figures")
+def test_a_second_font_draws_what_the_first_lacks(monkeypatch):
+    # matplotlib ships both fonts: the second has only digits and signs of formulas
+    letter = "\ue000"
+    with pytest.warns(UserWarning, match=f"no {letter}, which is drawn"):
+        plot.heatmap([[1.0]], [letter])
+    monkeypatch.setitem(plt.rcParams, "font.family", ["DejaVu Sans", "STIXNonUnicode"])
+    ax = plot.heatmap([[1.0]], [letter])
+    ax.figure.canvas.draw()
+
+    assert [label.get_text() for label in ax.get_yticklabels()] == [letter]
 
 
 @pytest.mark.usefixtures("figures")

@@ -35,6 +35,7 @@ import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.base import JupyterCacheAbstract as JupyterCache
 from jupyter_cache.executors import load_executor
+from repository import repository
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("src", "constraints.txt")
@@ -66,6 +67,7 @@ def fingerprint(root: Path, names: Iterable[str]) -> str:
 
 def build(root: Path, force: bool = False) -> int:
     """Build the book below `root`; return the exit status."""
+    repository(root)  # an address that is no address ends here
     made, stamps = root / "_build", root / "_build" / "built-from.json"
     live = get_live_parts(made / "live")
     now = {"code": CODE, "frame": FRAME, "pages": PAGES}

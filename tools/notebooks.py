@@ -14,31 +14,33 @@ import argparse
 import hashlib
 import sys
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import yaml
 from build_book import pages
 from jupyter_cache import get_cache
 from myst_nb.core.read import read_myst_markdown_notebook
 from plain_markdown import Converter
+from repository import repository
 from same_outputs import difference, without_noise
 
 ROOT = Path(__file__).resolve().parent.parent
 COLAB_CELL = """\
-# On Colab this installs the package; elsewhere it does nothing.
+# On Colab this cell installs the package. On your own machine, install it from a
+# clone of {url}, in a terminal,
+# in the clone's folder: pip install -e '.[pages]'
 import sys
 
 if "google.colab" in sys.modules:
     %pip install -q "attncore[pages] @ git+{url}@{branch}\""""
-
-
-@cache
-def repository() -> dict[str, str]:
-    """Return the repository's url and branch, which _config.yml sets."""
-    return yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]
+CLONE_CELL = """\
+# This notebook needs the package attncore, which is part of the book's project.
+# On your own machine, install it in a terminal, in the folder of your clone:
+#     pip install -e '.[pages]'
+# On Colab, upload a zip file of that folder as attncore.zip, and run in a cell:
+#     %pip install "attncore[pages] @ file:///content/attncore.zip"
+import attncore"""
 
 
 def executed(page: Path) -> Any:
@@ -57,10 +59,11 @@ def reader_notebook(page: Path) -> Any:
     """Return the notebook a reader gets for a page."""
     source = executed(page)
     names = {p.stem for p in pages(ROOT)}
-    convert = Converter(
-        ROOT / "book", names, f"{repository()['url']}/blob/{repository()['branch']}"
-    )
-    cells = [nbformat.v4.new_code_cell(COLAB_CELL.format(**repository()), execution_count=1)]
+    address = repository(ROOT)
+    project = "{url}/blob/{branch}" if address["url"] else ".."
+    convert = Converter(ROOT / "book", names, project.format(**address))
+    first = COLAB_CELL if address["url"] else CLONE_CELL
+    cells = [nbformat.v4.new_code_cell(first.format(**address), execution_count=1)]
     for cell in source.cells:
         if cell.cell_type == "markdown":
             text = convert(cell.source, page.stem)

@@ -24,10 +24,13 @@ BOXES = ("admonition", "note", "tip", "warning", "important", "seealso")
 
 
 class Converter:
-    """Converts the Markdown cells of one page in order; knows which solution is open."""
+    """Converts the Markdown cells of one page in order; knows which solution is open.
 
-    def __init__(self, book: Path, notebooks: set[str], repository: str) -> None:
-        self.book, self.notebooks, self.repository = book, notebooks, repository
+    `project` is where a notebook finds the project's files: an address, or a relative path.
+    """
+
+    def __init__(self, book: Path, notebooks: set[str], project: str) -> None:
+        self.book, self.notebooks, self.project = book, notebooks, project
         self.solution = ""  # such as "1.2" between a solution's start and its end
 
     def __call__(self, text: str, page: str) -> str:
@@ -81,7 +84,7 @@ class Converter:
         page, anchor = match["page"], match["anchor"] or ""
         if page in self.notebooks:
             return f"]({page}.ipynb{anchor})"
-        return f"]({self.repository}/book/{page}.md{anchor})"
+        return f"]({self.project}/book/{page}.md{anchor})"
 
 
 def cite(bibliography: Path, keys: str, parenthetical: bool) -> str:

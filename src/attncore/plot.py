@@ -7,6 +7,7 @@ picture describes itself in words: :func:`alt_text`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -88,7 +89,8 @@ def heatmap(
     weights
         `(Tq, Tk)`, between 0 and 1, NumPy or torch on any device.
     queries, keys
-        Labels, Tq and Tk of them; numbers from 0 unless given.
+        Labels, Tq and Tk of them; numbers from 0 unless given. A character that the font
+        lacks is drawn as "?", with a warning that names it.
     ax
         Where to draw; a new figure unless given.
     digits
@@ -132,7 +134,7 @@ def heatmap(
     ax.set(xlabel="key", ylabel="query")
     for axis, given, labels in ((ax.xaxis, keys, columns), (ax.yaxis, queries, rows)):
         if given is not None or len(labels) <= 12:  # more numbers than that would overlap
-            axis.set_ticks(range(len(labels)), labels)
+            axis.set_ticks(range(len(labels)), _drawable(labels))
     ax.spines[:].set_visible(False)
     if digits is None:
         ax.figure.colorbar(image, ax=ax, label="weight")
@@ -161,7 +163,8 @@ def strip(
     values
         `(Tk, E)`, or `(Tk,)` for plain numbers.
     keys
-        Labels, Tk of them; numbers from 0 unless given.
+        Labels, Tk of them; numbers from 0 unless given. A character that the font lacks is
+        drawn as "?", with a warning that names it.
 
     Returns
     -------
@@ -194,12 +197,13 @@ def strip(
             f"weights {shape_of(weights)}, values {shape_of(values)}"
         )
     names = _labels("keys", keys, len(scores))
+    shown = _drawable(names)
     output = np.atleast_1d(weights @ values)
     fig, axes = matplotlib.pyplot.subplots(1, 3, figsize=(6.4, 2.3))
     features = [str(i) for i in range(len(output))]
     panels = (
-        ("score", scores, names, "key"),
-        ("weight", weights, names, "key"),
+        ("score", scores, shown, "key"),
+        ("weight", weights, shown, "key"),
         ("output", output, features, "feature"),
     )
     for ax, color, (title, heights, labels, axis) in zip(axes, LINE_COLORS, panels, strict=False):
@@ -290,6 +294,28 @@ def _labels(name: str, labels: Sequence[str] | None, count: int) -> list[str]:
     return [str(label) for label in labels]
 
 
+def _drawable(labels: list[str]) -> list[str]:
+    """Return labels without what the font lacks: it would be drawn as a box."""
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    families = rcParams["font.family"]
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in families]
+    missing = [
+        character
+        for character in dict.fromkeys("".join(labels))
+        if character != "\n" and not any(font.get_char_index(ord(character)) for font in fonts)
+    ]
+    if missing:
+        warnings.warn(
+            f"the font {' or '.join(families)} has no {' '.join(missing)}, which is drawn as ?: "
+            "add a font that has it, as in plt.rcParams['font.family'] = "
+            "['DejaVu Sans', 'Noto Sans CJK SC']",
+            stacklevel=3,
+        )
+    return [label.translate(dict.fromkeys(map(ord, missing), "?")) for label in labels]
+
+
 def _describe(ax: Axes, words: str) -> None:
     figure: Any = ax.figure
     _texts.setdefault(figure, []).append(words)
@@ -300,6 +326,7 @@ def _matplotlib() -> Any:
         import matplotlib.pyplot
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "attncore.plot needs matplotlib: pip install 'attncore[plot]'", name="matplotlib"
+            "attncore.plot needs matplotlib, which is not installed: pip install matplotlib",
+            name="matplotlib",
         ) from None
     return matplotlib

@@ -6,7 +6,8 @@ export function labelTorchCells() {
     const bar = document.createElement("div");
     bar.className = "live-bar live-torch";
     bar.append("This cell needs torch, which browsers do not have. Run it in ");
-    bar.append(link(colab, "Colab"), " or in the ", link(notebook, "notebook"), ".");
+    if (colab) bar.append(link(colab, "Colab"), " or in ");
+    bar.append("the ", link(notebook, "notebook"), ".");
     node.querySelector(".cell_input")?.after(bar);
   }
 }
