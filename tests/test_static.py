@@ -79,14 +79,14 @@ ASKING = {"_local_scalar_dense", "nonzero", "is_nonzero", "item"}
 def test_a_step_asks_for_no_number_and_moves_nothing(model):
     caches = model.new_caches(static=True)
     token = torch.zeros(1, 1, dtype=torch.long, device=DEVICE)
-    addresses = [c.data_ptr() for cache in caches for c in (cache._k, cache._v, cache.length)]
+    addresses = [c.data_ptr() for cache in caches for c in (cache._k, cache._v, cache._length)]
     with Recorder() as recorder, torch.no_grad():
         for _ in range(4):
             token = model(token, caches)[:, -1].argmax(-1, keepdim=True)
 
     assert ASKING.isdisjoint(recorder.seen)
     assert addresses == [
-        c.data_ptr() for cache in caches for c in (cache._k, cache._v, cache.length)
+        c.data_ptr() for cache in caches for c in (cache._k, cache._v, cache._length)
     ]
 
 
