@@ -31,16 +31,17 @@ def check_rows(name: str, rows: Tensor, weight: Tensor, hint: str = "") -> None:
         raise TypeError(f"{name} must be dense and not nested: pad it, or use {name}.to_dense()")
     if rows.device != weight.device:
         check_device(**{name: rows, "parameters": weight})
-    if rows.dtype != weight.dtype and not _autocast(rows):
+    if rows.dtype != weight.dtype and not autocasts(rows):
         raise TypeError(
             f"{name} is {dtype_name(rows)}, the parameters are {dtype_name(weight)}: "
             f"use {name}.to({weight.dtype}), or convert the module with .to({rows.dtype})"
         )
 
 
-def _autocast(tensor: Tensor) -> bool:
-    """Tell whether maps may change the dtype of this tensor."""
-    return torch.is_autocast_enabled(tensor.device.type)
+def autocasts(tensor: Tensor) -> bool:
+    """Tell whether ``torch.autocast`` changes dtypes where this tensor is."""
+    device = tensor.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 class MultiHeadAttention(nn.Module):
@@ -215,7 +216,7 @@ class MultiHeadAttention(nn.Module):
         if cache is not None:
             self._check_cache(x, context, mask, window, lengths, cache)
         q, k, v = self._heads(x, context, cache)
-        if cache is not None and k.dtype != cache.dtype and _autocast(k):
+        if cache is not None and k.dtype != cache.dtype and autocasts(k):
             q, k, v = (a.to(cache.dtype) for a in (q, k, v))
         with UndoOnError(cache):
             if cache is not None:

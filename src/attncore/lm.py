@@ -20,7 +20,7 @@ from attncore._cache import KVCache, UndoOnError
 from attncore._integers import check_least, check_sizes
 from attncore._static import StaticKVCache
 from attncore._tokenizers import Characters, Tokenizer
-from attncore.layers import Block
+from attncore.layers import Block, autocasts
 
 
 class Decoder(nn.Module):
@@ -152,7 +152,8 @@ class Decoder(nn.Module):
 
     def _check_vocabulary(self, tokens: Tensor) -> None:
         """Raise unless all tokens are known. On a GPU this waits for it."""
-        if bool(((tokens < 0) | (tokens >= len(self.embedding.weight))).any()):
+        unknown = (tokens < 0) | (tokens >= len(self.embedding.weight))
+        if not tokens.is_meta and bool(unknown.any()):
             raise ValueError(self._outside(tokens))
 
     def _positions(self, start: int | Tensor, T: int) -> Tensor:
@@ -208,7 +209,7 @@ class Decoder(nn.Module):
         capacity = self.context if capacity is None else capacity
         weight = self.embedding.weight
         like = torch.empty(0, dtype=weight.dtype, device=weight.device)
-        if torch.is_autocast_enabled(weight.device.type) and weight.dtype != torch.float64:
+        if autocasts(weight) and weight.dtype != torch.float64:  # which it leaves alone
             like = like.to(torch.get_autocast_dtype(weight.device.type))
         return [
             kind(batch, layer.kv_heads, capacity, layer.head_dim, like=like) for _ in self.blocks
@@ -317,9 +318,10 @@ class Decoder(nn.Module):
 
     def decode(self, tokens: Tensor) -> str:
         """Return the text of one row of tokens, `(T,)`."""
-        tokens = torch.as_tensor(tokens) if isinstance(tokens, np.ndarray) else tokens
+        if isinstance(tokens, np.ndarray) and tokens.dtype.kind in "iu":
+            tokens = torch.from_numpy(tokens.astype(np.int64))
         if not isinstance(tokens, Tensor):
-            raise TypeError(f"tokens must be a tensor (T,), got {type(tokens).__name__}")
+            raise TypeError(f"tokens must be integers (T,), a tensor, got {type(tokens).__name__}")
         if tokens.ndim != 1 or tokens.dtype not in (torch.int64, torch.int32):
             raise ValueError(
                 f"tokens must be one row of integers (T,), got {tokens.dtype} "

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from attncore._arrays import check_device, dtype_name, shape_of
+from attncore._arrays import check_device, dtype_name, padding_mask, shape_of
 from attncore._integers import check_sizes
 from attncore.layers import Block
-from attncore.masks import padding
 
 END = 0
 """The token that starts a target, ends it, and fills a batch up."""
@@ -97,7 +96,7 @@ class Translator(nn.Module):
     def encode(self, sources: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return what the decoder attends to, `(B, Ts, d_model)`, and its mask `(B, 1, 1, Ts)`."""
         rows, lengths = self.tokens(sources, 0)
-        mask = padding(lengths, rows.shape[1])
+        mask = padding_mask(lengths, rows.shape[1])
         x = self.source_embedding(rows) + self.source_position.weight[: rows.shape[1]]
         x = self.norm_context(self.encoder(x, mask=mask))
         if not self.summary:
