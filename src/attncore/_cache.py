@@ -67,6 +67,14 @@ class KVCache:
     ((1, 2, 4, 4), 4, 1024)
     >>> ac.attention(np.ones((1, 2, 1, 4)), k, v, causal=True).shape
     (1, 2, 1, 4)
+
+    Two continuations of what was read once, as in beam search:
+
+    >>> beams = cache.copy()
+    >>> beams.select([0, 0])
+    >>> k, v = beams.append(np.ones((2, 2, 1, 4)), np.ones((2, 2, 1, 4)))
+    >>> k.shape, cache.length
+    ((2, 2, 5, 4), 4)
     """
 
     def __init__(
