@@ -118,7 +118,8 @@ class Decoder(nn.Module):
         Tensor
             `(B, T, N)`, the logits: softmax makes them probabilities.
         """
-        self._check(tokens)
+        vectors = self.embedding.weight  # looked up once: that takes torch microseconds
+        self._check(tokens, vectors)
         start = self._length(caches, causal)
         places = self._positions(start, tokens.shape[-1])
         try:
@@ -128,9 +129,10 @@ class Decoder(nn.Module):
         with UndoOnError(*(caches or ())):  # the first layers may have appended
             for n, block in enumerate(self.blocks):
                 x = block(x, causal=causal, cache=caches[n] if caches else None)
-        return self.norm(x) @ self.embedding.weight.mT
+        return self.norm(x) @ vectors.mT
 
-    def _check(self, tokens: Tensor) -> None:
+    @staticmethod
+    def _check(tokens: Tensor, vectors: Tensor) -> None:
         if not isinstance(tokens, Tensor):
             raise TypeError(
                 f"tokens must be a torch tensor (B, T), got {type(tokens).__name__}: use "
@@ -141,8 +143,8 @@ class Decoder(nn.Module):
                 f"tokens must be integers (B, T), got {tokens.dtype} {tuple(tokens.shape)}: "
                 "use tokens.long(), and tokens[None] for one row"
             )
-        if tokens.device != self.embedding.weight.device:
-            check_device(tokens=tokens, parameters=self.embedding.weight)
+        if tokens.device != vectors.device:
+            check_device(tokens=tokens, parameters=vectors)
 
     def _outside(self, tokens: Tensor) -> str:
         """Return what to say of tokens that are not all in the vocabulary."""
@@ -258,7 +260,7 @@ class Decoder(nn.Module):
         Tensor
             `(B, T + steps)`.
         """
-        self._check(tokens)
+        self._check(tokens, self.embedding.weight)
         if tokens.shape[1] < 1:
             raise ValueError(
                 f"a prompt must be (B, T) with T at least 1, got {tuple(tokens.shape)}"
