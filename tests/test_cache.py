@@ -1,6 +1,8 @@
 """The cache changes memory and time, never a result."""
 
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -164,6 +166,27 @@ Z = np.zeros
         (lambda: empty().crop(1), ValueError, r"cannot crop to 1: the cache has 0 tokens"),
         (lambda: empty().crop(0.0), TypeError, r"length must be an integer, got float"),
         (lambda: empty().crop(False), TypeError, r"length must be an integer, got bool"),
+        (lambda: empty().crop(np.array(0.0)), TypeError, r"length must be an integer, got float"),
+        (lambda: empty().crop(torch.tensor(True)), TypeError, r"length must be an integer, got bo"),
+        (lambda: empty().crop(np.array([0])), TypeError, r"length must be an integer, got ndarray"),
+        (lambda: empty().append(np.ma.zeros((1, 2, 1, 4)), Z((1, 2, 1, 4))), TypeError,
+         r"k is a masked array, whose mask would be lost: fill it, and pass mask= to attention"),
+        (lambda: empty(like=torch.zeros(1)).append(*[torch.zeros(1, 2, 1, 4).to_sparse()] * 2),
+         TypeError, r"k must be dense, got torch.sparse_coo; use k.to_dense\(\)"),
+        (lambda: empty(batch=2).select([0, 2]), ValueError,
+         r"rows must lie in 0 to B - 1 = 1, got \[0, 2\]"),
+        (lambda: empty(batch=2).select([-1]), ValueError, r"rows must lie in 0 to B - 1 = 1"),
+        (lambda: empty().select([]), ValueError,
+         r"rows must name one sequence or more; reset\(\) forgets all tokens"),
+        (lambda: empty().select(np.array([[0]])), ValueError,
+         r"rows must be \(B',\), got \(1, 1\)"),
+        (lambda: empty().select(0), TypeError,
+         r"rows must be a list or an array of integers, got int"),
+        (lambda: empty().select([0.0]), TypeError, r"a row must be an integer, got float"),
+        (lambda: empty().select(np.array([True])), TypeError,
+         r"rows must be integers, got bool: name those to keep, np.flatnonzero\(rows\)"),
+        (lambda: empty().select(torch.tensor([True])), TypeError,
+         r"rows must be integers, got bool: name those to keep, rows.nonzero\(\)\[:, 0\]"),
     ],
 )  # fmt: skip
 def test_the_error_says_what_is_wrong(call, kind, message):
@@ -196,6 +219,64 @@ def test_an_append_that_fails_changes_nothing(window, n):
         cache.append(new.to("meta"), new.to("meta"))
     assert cache.length == 1
     assert (cache._k[:, :, :1] == 0).all()
+
+
+COPIES = [
+    lambda cache: cache.copy(),
+    copy.copy,
+    copy.deepcopy,
+    lambda cache: pickle.loads(pickle.dumps(cache)),  # noqa: S301
+]
+
+
+@pytest.mark.parametrize("how", COPIES, ids=["copy()", "copy.copy", "deepcopy", "pickle"])
+@pytest.mark.parametrize("like", [None, torch.zeros(1, dtype=torch.float64)], ids=["np", "torch"])
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_copy_is_a_cache_of_its_own(how, like, window):
+    """A prefix is read once and continued in two ways."""
+    q, k, v = tokens()
+    if like is not None:
+        q, k, v = map(torch.from_numpy, (q, k, v))
+    cache = ac.KVCache(B, G, T, D, value_dim=E, window=window, like=like)
+    cache.append(k[:, :, :6], v[:, :, :6])
+    other = how(cache)
+    cache.append(-k[:, :, 6:], -v[:, :, 6:])
+    assert other.length == 6
+    seen = other.append(k[:, :, 6:], v[:, :, 6:])
+    options = {"causal": True, "window": window}
+    found = np.asarray(ac.attention(q[:, :, 6:], *seen, **options))
+
+    assert np.allclose(found, np.asarray(ac.attention(q, k, v, **options))[:, :, 6:], 0, 1e-12)
+    assert type(other) is ac.KVCache
+    assert (other.nbytes, other.dtype) == (cache.nbytes, k.dtype)
+
+
+def test_beams_are_reordered_in_the_same_memory_and_requests_dropped():
+    _, k, v = tokens()
+    cache = ac.KVCache(B, G, T, D, value_dim=E)
+    before = cache.append(k[:, :, :5], v[:, :, :5])[0]
+    cache.select([1, 1])
+
+    assert np.shares_memory(before, cache._k)
+    assert np.array_equal(cache._k[:, :, :5], k[[1, 1], :, :5])
+    cache.select(np.array([0]))
+    assert cache.nbytes == 1 * G * T * (D + E) * 8
+    seen = cache.append(k[:1, :, 5:], v[:1, :, 5:])
+    assert np.array_equal(seen[1][:, :, :5], v[1:, :, :5])
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_no_tokens_at_all_can_be_appended(convert, window):
+    k, v = convert(Z((B, G, 0, D))), convert(Z((B, G, 0, E)))
+    cache = ac.KVCache(B, G, 9, D, value_dim=E, window=window, like=k)
+    for _ in range(2):
+        length = cache.length
+        seen = cache.append(k, v)
+        q = convert(Z((B, H, 0, D)))
+        assert ac.attention(q, *seen, causal=True, window=window).shape == (B, H, 0, E)
+        assert cache.length == length
+        cache.append(*(convert(np.ones((B, G, 4, n))) for n in (D, E)))
 
 
 def test_a_window_takes_the_place_of_the_capacity():

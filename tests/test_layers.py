@@ -2,12 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import attncore as ac
-from attncore.layers import MultiHeadAttention
+from attncore.layers import Block, MultiHeadAttention
 
 B, TQ, TK, WIDTH, HEADS = 2, 5, 7, 12, 3
 DOUBLE = {"dtype": torch.float64}
@@ -239,6 +240,38 @@ def test_a_failed_call_appends_nothing(refused, kind, message):
     assert torch.allclose(after, layer(x, causal=True)[:, 3:])
 
 
+@pytest.mark.parametrize("rows", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [ac.KVCache, ac.StaticKVCache])
+def test_under_autocast_any_cache_will_do(rows, kept, kind):
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE)).float()
+    x = rand(B, TK, WIDTH).to(rows)
+    cache = kind(B, HEADS, TK, layer.head_dim, like=x.to(kept))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole = layer(x, causal=True)
+        parts = [layer(part, cache=cache) for part in x.split([4, 1, 2], dim=1)]
+
+    assert whole.dtype == parts[0].dtype == torch.bfloat16
+    assert (torch.cat(parts, dim=1) - whole).abs().max() < whole.abs().max() / 50
+    with torch.no_grad(), pytest.raises(TypeError, match=r"k is float32, the cache float64"):
+        layer(x.float(), cache=ac.KVCache(B, HEADS, TK, layer.head_dim, like=rand(1)))
+
+
+@pytest.mark.parametrize("kind", [ac.KVCache, ac.StaticKVCache])
+def test_all_is_made_where_the_parameters_are(kind):
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, rope="half", **DOUBLE))
+    x = rand(B, TK, WIDTH)
+    with torch.no_grad():
+        expected = layer(x, window=3)
+        with torch.device("meta"):  # whatever forgot to say where would be made there
+            cache = kind(B, HEADS, TK, layer.head_dim, like=x)
+            parts = [layer(part, window=3, cache=cache) for part in x.split([4, 1, 2], dim=1)]
+            weights = layer.weights(x, lengths=[TK, 2])
+
+    assert torch.allclose(torch.cat(parts, dim=1), expected)
+    assert weights.device.type == "cpu"
+
+
 def test_no_batch_and_many_leading_axes():
     layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE))
     x = rand(2, 3, TQ, WIDTH)
@@ -310,6 +343,37 @@ Z = torch.zeros
          r"x must be \(..., T, d_model = 12\), got \(1, 5, 8\)"),
         (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12).long()), TypeError,
          r"x must be floating point, got int64"),
+        (lambda: MultiHeadAttention(12, 3)(np.zeros((1, 5, 12))), TypeError,
+         r"x must be a torch tensor, got ndarray: use torch.from_numpy\(x\)"),
+        (lambda: MultiHeadAttention(12, 3).weights([[1.0] * 12]), TypeError,
+         r"x must be a torch tensor, got list"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12).double()), TypeError,
+         r"x is float64, the parameters are float32: use x.to\(torch.float32\), or convert the "
+         r"module with .to\(torch.float64\)"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12, device="meta")), ValueError,
+         r"on one device: x on meta, parameters on cpu; move them with"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12).to_sparse()), TypeError,
+         r"x must be dense and not nested: pad it, or use x.to_dense\(\)"),
+        (lambda: MultiHeadAttention(12, 3)(torch.nested.nested_tensor(
+            [Z(5, 12)], layout=torch.jagged)), TypeError,
+         r"x must be dense and not nested: pad it"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), np.zeros((1, 5, 12))), TypeError,
+         r"context must be a torch tensor, got ndarray: use torch.from_numpy\(context\); pass"),
+        (lambda: MultiHeadAttention(12, 3, context_dim=8)(Z(1, 5, 12), Z(1, 5, 8).half()),
+         TypeError, r"context is float16, the parameters are float32"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), mask=np.ones((5, 5), bool)), TypeError,
+         r"do not mix: mask NumPy"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), cache=[]), TypeError,
+         r"cache must be a KVCache, got list"),
+        (lambda: Block(12.0, 3), TypeError, r"d_model must be an integer, got float"),
+        (lambda: Block(12, 3)(np.zeros((1, 5, 12))), TypeError,
+         r"x must be a torch tensor, got ndarray"),
+        (lambda: Block(12, 3)(Z(1, 5, 12).double()), TypeError,
+         r"x is float64, the parameters are float32"),
+        (lambda: Block(12, 3)(Z(1, 5, 8)), ValueError, r"x must be \(..., T, d_model = 12\), got"),
+        (lambda: Block(12, 3)(Z(1, 5, 12).long()), TypeError, r"x must be floating point, got int"),
+        (lambda: Block(12, 3)(Z(1, 5, 12, device="meta")), ValueError,
+         r"on one device: x on meta, parameters on cpu"),
         (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), Z(1, 5, 8)), ValueError,
          r"context must be \(..., T, context_dim = 12\), got \(1, 5, 8\)"),
         (lambda: MultiHeadAttention(12, 3)(Z(5, 12), Z(12)), ValueError,

@@ -1,9 +1,11 @@
 """The language model: causal in every layer, the same with a cache, and what its file says."""
 
+import copy
 import hashlib
 import importlib.resources
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import train_lm
@@ -225,6 +227,82 @@ def test_only_the_books_very_recipe_writes_the_books_file():
     assert train_lm.target("gpu", RECIPES["gpu"], []).name == "gpu.npz"
 
 
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_decodes_as_it_reads(trained, dtype, static):
+    """Caches are of its dtype, and those made outside of it will do."""
+    model = copy.deepcopy(trained).float()
+    tokens = model.encode("Call me Ishmael")
+    outside = model.new_caches(static=static)
+    with torch.autocast("cpu", dtype), torch.no_grad():
+        whole = model(tokens)
+        inside = model.new_caches(static=static)
+        for caches in (inside, outside):
+            parts = [model(part, caches) for part in tokens.split([4, 1, 1, 9], dim=1)]
+            assert (torch.cat(parts, dim=1) - whole).abs().max() < whole.abs().max() / 25
+        text = model.generate(tokens, 9)
+        assert torch.equal(text, model.generate(tokens, 9, cached=False))
+        assert model.double().new_caches()[0].dtype == torch.float64  # which autocast leaves
+
+    assert whole.dtype == inside[0].dtype == dtype
+    assert outside[0].dtype == torch.float32
+
+
+def test_generating_under_autocast_costs_no_gradient(model):
+    model = model.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = model.generate(torch.tensor([[0, 1, 2, 3]]), 3)
+        model(tokens).float().sum().backward()
+
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_loading_draws_nothing_and_lands_on_the_cpu(device, trained):
+    before = torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device(device):
+            model = whale()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, parameter in model.named_parameters():
+        assert (parameter.device.type, parameter.dtype) == ("cpu", torch.float32)
+        assert parameter.requires_grad
+        assert torch.equal(parameter.double(), trained.get_parameter(name))
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_all_is_made_where_the_parameters_are(model, monkeypatch, static):
+    """Whatever forgot to say where would be made on a device that holds no numbers."""
+    if static:
+        monkeypatch.setattr(Decoder, "_compiled", lambda model: model)
+    prompt, seed = torch.tensor([[0, 1, 2, 3]]), torch.Generator().manual_seed
+    options = {"compiled": static, "temperature": 0.9, "top_p": 0.9}
+    expected = model.generate(prompt, 9, generator=seed(0), **options)
+    with torch.device("meta"):
+        found = model.generate(prompt, 9, generator=seed(0), **options)
+        assert model.encode("abc").tolist() == [[0, 1, 2]]
+        assert model.decode(np.array([0, 1])) == "ab"
+
+    assert torch.equal(found, expected)
+    assert model.to("meta").generate(prompt.to("meta"), 9).shape == (1, 13)
+
+
+def test_a_file_of_something_else_is_named(tmp_path):
+    for name, write in (
+        ("text.npz", lambda path: path.write_text("no model")),
+        ("empty.npz", lambda path: path.write_bytes(b"")),
+        ("array.npy", lambda path: np.save(path, np.zeros(3))),
+        ("arrays.npz", lambda path: np.savez(path, a=np.zeros(3))),
+    ):
+        write(tmp_path / name)
+        with pytest.raises(ValueError, match=rf"{name} holds no model that tools/train_lm.py has"):
+            load(tmp_path / name)
+
+
 def test_every_layer_needs_a_cache(model):
     with pytest.raises(ValueError, match="3 layers need as many caches, got 2"):
         model(torch.zeros(1, 4, dtype=torch.long), model.new_caches()[:2])
@@ -284,6 +362,60 @@ def test_a_failed_call_tells_its_own_error_though_a_full_ring_cannot_go_back(mod
 def test_the_error_says_what_is_wrong(model, call, message):
     with pytest.raises(ValueError, match=message):
         call(model)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda m: m([[1]]), TypeError,
+         r"tokens must be a torch tensor \(B, T\), got list: use model.encode\(text\) or"),
+        (lambda m: m(np.zeros((1, 2), int)), TypeError, r"a torch tensor \(B, T\), got ndarray"),
+        (lambda m: m(torch.ones(1, 2).bool()), ValueError, r"tokens must be integers .*bool"),
+        (lambda m: m(torch.ones(1, 2).byte()), ValueError, r"uint8 \(1, 2\): use tokens.long"),
+        (lambda m: m(torch.tensor([[0, 5]])), ValueError,
+         r"tokens must lie in 0 to N - 1 = 4, got 5"),
+        (lambda m: m(torch.tensor([[0, -1]])), ValueError,
+         r"tokens must lie in 0 to N - 1 = 4, got -1"),
+        (lambda m: m(torch.zeros(1, 2, dtype=torch.long, device="meta")), ValueError,
+         r"on one device: tokens on meta, parameters on cpu; move them with"),
+        (lambda m: m(m.encode("a"), m.new_caches()[0]), TypeError,
+         r"caches must be a list of KVCache: use model.new_caches\(\)"),
+        (lambda m: m(m.encode("a"), [1, 2, 3]), TypeError, r"caches must be a list of KVCache"),
+        (lambda m: m(m.encode("a"), m.new_caches(batch=2)), ValueError,
+         r"k must be \(B, G, n, D\) = \(2, 2, n, 2\), got \(1, 2, 1, 2\)"),
+        (lambda m: m.new_caches(batch=1.0), TypeError, r"batch must be an integer, got float"),
+        (lambda m: m.generate(m.encode("a"), 2.0), TypeError, r"steps must be an integer, got fl"),
+        (lambda m: m.generate("a", 2), TypeError, r"got str: use model.encode\(text\)"),
+        (lambda m: m.generate(m.encode("a")[0], 2), ValueError,
+         r"\(B, T\), got torch.int64 \(1,\): use .* tokens\[None\] for one row"),
+        (lambda m: m.generate(torch.tensor([[7]]), 0), ValueError, r"0 to N - 1 = 4, got 7"),
+        (lambda m: m.generate(m.encode("a"), 2, temperature=1.0, generator=3), TypeError,
+         r"generator must be a torch.Generator, got int: use torch.Generator\(\).manual_seed\(0\)"),
+        (lambda m: m.generate(m.encode("a"), 2, temperature="1"), ValueError,
+         r"temperature must be 0 \(the likeliest token\) or from"),
+        (lambda m: m.encode(["a"]), TypeError, r"text must be a str, got list: encode one at a"),
+        (lambda m: m.decode(m.encode("ab")), ValueError,
+         r"tokens must be one row of integers \(T,\), got torch.int64 \(1, 2\): decode row by row"),
+        (lambda m: m.decode([0, 1]), TypeError, r"must be integers \(T,\), a tensor, got list"),
+        (lambda m: m.decode(torch.tensor([0, -1])), ValueError, r"0 to N - 1 = 4, got -1"),
+        (lambda m: Decoder(7, **SIZES), TypeError,
+         r"tokenizer must be a string of characters, or have encode, decode and get_vocab_size"),
+        (lambda m: Decoder("ab", **SIZES | {"d_model": 2.5}), TypeError,
+         r"d_model must be an integer, got float"),
+        (lambda m: whale("float16"), TypeError,
+         r"dtype must be one such as torch.float32, got 'float16'"),
+        (lambda m: whale(torch.int64), TypeError, r"dtype must be one such as torch.float32"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused_in_our_own_words(model, call, kind, message):
+    with torch.no_grad(), pytest.raises(kind, match=message):
+        call(model)
+
+
+def test_a_piece_outside_the_vocabulary_is_not_dropped(pieces):
+    model = Decoder(pieces, **SIZES)
+    with pytest.raises(ValueError, match=r"0 to N - 1 = 262, got 263"):
+        model.decode(torch.tensor([3, 263]))
 
 
 @pytest.mark.parametrize("change", [{"layers": 0}, {"context": 0}])

@@ -1,5 +1,7 @@
 """The encoder-decoder: what it reads, what it must not see, and that it learns."""
 
+import copy
+
 import pytest
 import torch
 
@@ -82,6 +84,35 @@ def test_training_teaches_and_is_repeatable(capsys):
     assert captured.err == ""
 
 
+@pytest.mark.parametrize("summary", [False, True])
+def test_all_is_made_where_the_parameters_are(summary):
+    """Whatever forgot to say where would be made on a device that holds no numbers."""
+
+    def work():
+        model = copy.deepcopy(untrained)
+        losses = fit(model, PAIRS, steps=2, batch=3)
+        rows = shifted(model.tokens(["CBA"], 1)[0])
+        return [losses, model.translate(["ab"]), model(["ab"], rows), model.alignment("ab", "BA")]
+
+    untrained = made(summary=summary)
+    expected = work()
+    with torch.device("meta"):
+        found = work()
+
+    assert found[:2] == expected[:2]
+    assert all(torch.equal(a, b) for a, b in zip(found[2:], expected[2:], strict=True))
+
+
+@pytest.mark.parametrize("summary", [False, True])
+def test_a_model_that_was_moved_reads_there(summary):
+    model = made(summary=summary).to("meta")
+    rows, lengths = model.tokens(["CBA", "B"], 1)
+    found = [rows, lengths, model(["ab", "c"], shifted(rows)), model.alignment("ab", "BA")]
+
+    assert {a.device.type for a in found} == {"meta"}
+    assert found[2].shape == (2, 4, 4)
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -95,6 +126,43 @@ def test_training_teaches_and_is_repeatable(capsys):
 def test_the_error_says_what_is_wrong(texts, message):
     with pytest.raises(ValueError, match=message):
         made().translate(texts)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda m: m.translate([3]), TypeError, r"a text must be a str, got int"),
+        (lambda m: m.translate(3), ValueError, r"texts must be a list of one text or more"),
+        (lambda m: m.alignment(["ab"], "BA"), TypeError, r"a text must be a str, got list"),
+        (lambda m: m.tokens(["ab"], 2), ValueError,
+         r"side must be 0 \(sources\) or 1 \(targets\), got 2"),
+        (lambda m: m(["ab"], ["BA"]), TypeError,
+         r"targets must be a tensor of tokens, got list: use shifted\(model.tokens\(texts, 1\)"),
+        (lambda m: m(["ab"], torch.zeros(1, 2)), ValueError,
+         r"targets must be integers \(B, Tt\) = \(1, at most 4\), got float32 \(1, 2\)"),
+        (lambda m: m(["ab"], LONG[0]), ValueError, r"= \(1, at most 4\), got int64 \(9,\)"),
+        (lambda m: m(["ab"], LONG), ValueError, r"= \(1, at most 4\), got int64 \(1, 9\)"),
+        (lambda m: m(["ab", "c"], LONG[:, :3]), ValueError, r"= \(2, at most 4\), got int64"),
+        (lambda m: m(["ab"], LONG[:, :3] + 9), ValueError,
+         r"targets must be tokens from 0 to N - 1 = 3"),
+        (lambda m: m(["ab"], LONG[:, :3].to("meta")), ValueError,
+         r"on one device: targets on meta, parameters on cpu; move them"),
+        (lambda m: fit(m, PAIRS, steps=2.0), TypeError, r"steps must be an integer, got float"),
+        (lambda m: fit(m, PAIRS, steps=0), ValueError, r"steps must be at least 1, got 0"),
+        (lambda m: fit(m, PAIRS, steps=1, batch=0), ValueError, r"batch must be at least 1, got 0"),
+        (lambda m: fit(m, PAIRS, steps=1, rate=-1), ValueError, r"rate must be positive and fini"),
+        (lambda m: fit(m, [], steps=1), ValueError, r"pairs must be .* and at least one"),
+        (lambda m: Translator([("a", 3)]), ValueError, r"none of them empty, got \('a', 3\)"),
+        (lambda m: Translator(["ab"]), ValueError, r"none of them empty, got 'ab'"),
+        (lambda m: Translator(PAIRS, d_model=4.0), TypeError, r"d_model must be an integer, got f"),
+    ],
+)  # fmt: skip
+def test_the_error_says_so_of_everything_else(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call(made())
+
+
+LONG = torch.zeros(1, 9, dtype=torch.long)
 
 
 def test_a_block_is_what_its_formula_says():

@@ -1,6 +1,8 @@
 """The static cache computes what the other does, in steps that can be recorded once."""
 
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from routes import Recorder
 
 import attncore as ac
+from attncore._cache import UndoOnError
 from attncore.layers import MultiHeadAttention
 from attncore.lm import Decoder
 
@@ -79,14 +82,14 @@ ASKING = {"_local_scalar_dense", "nonzero", "is_nonzero", "item"}
 def test_a_step_asks_for_no_number_and_moves_nothing(model):
     caches = model.new_caches(static=True)
     token = torch.zeros(1, 1, dtype=torch.long, device=DEVICE)
-    addresses = [c.data_ptr() for cache in caches for c in (cache._k, cache._v, cache.length)]
+    addresses = [c.data_ptr() for cache in caches for c in (cache._k, cache._v, cache._length)]
     with Recorder() as recorder, torch.no_grad():
         for _ in range(4):
             token = model(token, caches)[:, -1].argmax(-1, keepdim=True)
 
     assert ASKING.isdisjoint(recorder.seen)
     assert addresses == [
-        c.data_ptr() for cache in caches for c in (cache._k, cache._v, cache.length)
+        c.data_ptr() for cache in caches for c in (cache._k, cache._v, cache._length)
     ]
 
 
@@ -160,6 +163,140 @@ def test_crop_forgets():
     assert torch.equal(cache._k[:, :, :4], k[:, :, :4])
 
 
+def test_a_rejected_draft_leaves_nothing_behind():
+    """What is masked is multiplied by 0, and 0 * NaN is NaN."""
+    q, k, v = rand(B, H, T, D), rand(B, G, T, D), rand(B, G, T, E)
+    cache = static()
+    cache.append(k[:, :, :4], v[:, :, :4])
+    cache.append(k[:, :, :3] * torch.nan, v[:, :, :3] * torch.nan)
+    cache.crop(cache.length - 3)
+    seen = cache.append(k[:, :, 4:5], v[:, :, 4:5])
+    found = ac.attention(q[:, :, 4:5], *seen, cache.mask(1))
+
+    torch.testing.assert_close(found, ac.attention(q, k, v, causal=True)[:, :, 4:5])
+
+
+def append_nan_and_fail(caches):
+    with UndoOnError(*caches):
+        for cache in caches:
+            cache.append(*(m[:, :, :2] * torch.nan for m in (cache._k, cache._v)))
+        raise ZeroDivisionError
+
+
+def test_nor_does_a_failed_call(model):
+    caches = model.new_caches(static=True)
+    token = torch.zeros(1, 1, dtype=torch.long, device=DEVICE)
+    with torch.no_grad():
+        expected = model(token, caches)
+        for cache in caches:
+            cache.reset()
+        with pytest.raises(ZeroDivisionError):
+            append_nan_and_fail(caches)
+        assert torch.equal(model(token, caches), expected)
+
+
+def test_a_length_that_was_read_stays():
+    cache, k, v = static(), rand(B, G, T, D), rand(B, G, T, E)
+    cache.append(k[:, :, :2], v[:, :, :2])
+    start = cache.length
+    for n in range(2, 4):
+        cache.append(k[:, :, n : n + 1], v[:, :, n : n + 1])
+    start += 0  # nor does the cache change with it
+
+    assert (int(start), int(cache.length)) == (2, 4)
+    start.zero_()
+    assert cache.held == 4
+
+
+@pytest.mark.parametrize("number", [int, np.int16, np.array, torch.tensor, lambda n: n])
+def test_any_single_integer_is_a_length(number):
+    cache, k, v = static(), rand(B, G, T, D), rand(B, G, T, E)
+    cache.append(k, v)
+    cache.crop(number(5))
+    cache.crop(cache.length - 2)
+
+    assert cache.held == 3
+
+
+def test_no_tokens_and_windows_without_bound():
+    cache, q, k, v = static(), rand(B, H, T, D), rand(B, G, T, D), rand(B, G, T, E)
+    seen = cache.append(k[:, :, :0], v[:, :, :0])
+    assert ac.attention(q[:, :, :0], *seen, cache.mask(0)).shape == (B, H, 0, E)
+    seen = cache.append(k, v)
+    whole = ac.attention(q, k, v, causal=True)
+
+    torch.testing.assert_close(ac.attention(q, *seen, cache.mask(T, window=2**64)), whole)
+    assert cache.append(k[:, :, :0], v[:, :, :0])[0] is seen[0]
+    assert cache.held == T
+
+
+def test_a_full_cache_tells_so_through_a_window_too():
+    cache, q, k, v = static(), rand(B, H, 1, D), rand(B, G, T, D), rand(B, G, T, E)
+    cache.append(k, v)
+    for n in range(T + 1, T + 9):
+        seen = cache.append(k[:, :, :1], v[:, :, :1])
+        found = ac.attention(q, *seen, cache.mask(1, window=2))
+        assert bool(found.isnan().all()) == (n > C)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda cache: cache.copy(),
+        copy.copy,
+        copy.deepcopy,
+        lambda cache: pickle.loads(pickle.dumps(cache)),  # noqa: S301
+    ],
+    ids=["copy()", "copy.copy", "deepcopy", "pickle"],
+)
+def test_a_copy_is_a_cache_of_its_own(how):
+    cache, k, v = static(), rand(B, G, T, D), rand(B, G, T, E)
+    cache.append(k[:, :, :3], v[:, :, :3])
+    other = how(cache)
+    cache.append(-k[:, :, 3:], -v[:, :, 3:])
+
+    assert other.held == 3
+    assert torch.equal(other.append(k[:, :, 3:], v[:, :, 3:])[0][:, :, :T], k)
+    assert type(other) is ac.StaticKVCache
+    assert torch.equal(cache._k[:, :, 3:T], -k[:, :, 3:])
+
+
+def test_beams_are_reordered_without_moving_and_requests_dropped():
+    cache, k, v = static(), rand(B, G, T, D), rand(B, G, T, E)
+    cache.append(k, v)
+    addresses = [m.data_ptr() for m in (cache._k, cache._v, cache._length)]
+    cache.select(torch.tensor([1, 0], device=DEVICE))
+
+    assert addresses == [m.data_ptr() for m in (cache._k, cache._v, cache._length)]
+    assert torch.equal(cache._v[:, :, :T], v[[1, 0]])
+    cache.select([0])
+    assert torch.equal(cache.append(k[:1, :, :1], v[:1, :, :1])[0][:, :, :T], k[1:])
+    assert (cache.held, cache.nbytes) == (T + 1, static().nbytes // B)
+
+
+def test_beams_go_on_in_a_compiled_step(model):
+    """Reordered in place, the caches need no new step, and the step sees the new order."""
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    prompt = torch.tensor([[0, 1, 2, 3], [3, 1, 0, 2]], device=DEVICE)
+    caches = model.new_caches(2, static=True)
+    with torch.no_grad():
+        model(prompt, caches)
+        for cache in caches:
+            cache.select([1, 0])
+        for n, read in enumerate(([[1], [2]], [[4], [0]])):
+            read = torch.tensor(read, device=DEVICE)
+            prompt = torch.cat([prompt if n else prompt.flip(0), read], dim=1)
+            torch.testing.assert_close(compiled(read, caches)[:, -1], model(prompt)[:, -1])
+            if n == 0:
+                for cache in caches:
+                    cache.select([0, 0])
+                prompt = prompt[[0, 0]]
+
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
 def test_a_failed_call_leaves_all_caches_as_they_were(model):
     caches = model.new_caches(static=True)
     caches[1] = ac.StaticKVCache(1, 2, 16, 2, like=rand(1))
@@ -179,6 +316,10 @@ def test_its_size_is_told():
     [
         (lambda m: ac.StaticKVCache(1, 1, 3, 4, like=np.zeros(1)), TypeError,
          r"like must be a torch tensor, got ndarray"),
+        (lambda m: ac.StaticKVCache(1, 1, 3, 4, like=torch.zeros(1).int()), TypeError,
+         r"like must be floating point, got int32"),
+        (lambda m: static().select([B]), ValueError, r"rows must lie in 0 to B - 1 = 1, got \[2\]"),
+        (lambda m: static().crop(torch.tensor(1.0)), TypeError, r"length must be an integer, got"),
         (lambda m: static(capacity=0), ValueError, r"capacity must be at least 1, got 0"),
         (lambda m: static().append(rand(B, G, 1, D), rand(B, G, 1, D)), ValueError,
          rf"v must be \(B, G, n, E\) = \({B}, {G}, n, {E}\)"),

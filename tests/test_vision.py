@@ -171,6 +171,17 @@ def test_it_reads_the_books_digits():
     assert model.weights(torch.zeros(0, 8, 8, 1)).shape == (1, 0, 2, 17, 17)
 
 
+def test_all_is_made_where_the_parameters_are(images):
+    model = made()
+    expected = model(images, KEEP), model.weights(images)
+    with torch.device("meta"):  # whatever forgot to say where would be made there
+        found = model(images, KEEP), model.weights(images)
+
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    sketch = model.to("meta")
+    assert sketch(images.to("meta"), KEEP.to("meta")).device.type == "meta"
+
+
 KEEP = torch.ones(2, 6, dtype=torch.bool)
 
 
@@ -196,6 +207,22 @@ KEEP = torch.ones(2, 6, dtype=torch.bool)
             ValueError,
             r"keep must be \(B, T\) = \(2, 6\), got \(1, 6\)",
         ),
+        (
+            lambda m, x: m(x, KEEP.numpy()),
+            TypeError,
+            r"keep must be a boolean tensor, got ndarray",
+        ),
+        (
+            lambda m, x: m(x, KEEP.to("meta")),
+            ValueError,
+            r"on one device: keep on meta, images on cpu; move them",
+        ),
+        (
+            lambda m, x: m(x.to("meta")),
+            ValueError,
+            r"on one device: images on meta, parameters on cpu; move them",
+        ),
+        (lambda m, x: m(x.to_sparse()), TypeError, r"images must be dense and not nested"),
     ],
 )
 def test_the_error_says_what_is_wrong(images, call, kind, message):
@@ -212,6 +239,8 @@ def test_the_error_says_what_is_wrong(images, call, kind, message):
         ((4, 6.0, 3), {}, TypeError, "columns must be an integer, got float"),
         ((4, 6, 0), {}, ValueError, "channels must be at least 1, got 0"),
         ((4, 5, 3), {}, ValueError, r"size \(2\) must divide rows \(4\) and columns \(5\)"),
+        (SHAPE, {"d_model": 10.0}, TypeError, "d_model must be an integer, got float"),
+        (SHAPE, {"size": 2.0}, TypeError, "size must be an integer, got float"),
         (SHAPE, {"layers": 0}, ValueError, "layers must be at least 1, got 0"),
         (SHAPE, {"classes": -1}, ValueError, "classes must be at least 1, got -1"),
         (SHAPE, {"heads": 3}, ValueError, r"heads \(3\) must divide d_model \(10\)"),

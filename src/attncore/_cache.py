@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from copy import deepcopy
+from typing import Any, Self
 
 import numpy as np
 
-from attncore._arrays import Array, check_device, dtype_name, is_tensor, namespace, shape_of
+from attncore._arrays import (
+    Array,
+    check_device,
+    dtype_name,
+    is_bool,
+    is_tensor,
+    namespace,
+    shape_of,
+)
 from attncore._integers import check_integer, check_sizes, check_window
 
 
@@ -15,7 +24,8 @@ class KVCache:
 
     .. math:: \text{bytes} = B \, G \, C \, (D + E) \times \text{bytes per number}
 
-    With a window, W takes the place of C.
+    With a window, W takes the place of C. :meth:`copy`, ``copy.copy``, ``copy.deepcopy`` and
+    ``pickle`` give a cache that shares no memory with this one.
 
     Parameters
     ----------
@@ -34,7 +44,8 @@ class KVCache:
     ValueError
         If a size or `window` is below 1, or `capacity` is less than `window`; by
         :meth:`append`, if the shape or the device does not fit or the cache is full; by
-        :meth:`crop`, if the tokens are no longer there.
+        :meth:`crop`, if the tokens are no longer there; by :meth:`select`, if there is no such
+        sequence.
     TypeError
         If a size is not an integer, `like` is not an array, or what is appended is of
         another library or dtype.
@@ -56,6 +67,14 @@ class KVCache:
     ((1, 2, 4, 4), 4, 1024)
     >>> ac.attention(np.ones((1, 2, 1, 4)), k, v, causal=True).shape
     (1, 2, 1, 4)
+
+    Two continuations of what was read once, as in beam search:
+
+    >>> beams = cache.copy()
+    >>> beams.select([0, 0])
+    >>> k, v = beams.append(np.ones((2, 2, 1, 4)), np.ones((2, 2, 1, 4)))
+    >>> k.shape, cache.length
+    ((2, 2, 5, 4), 4)
     """
 
     def __init__(
@@ -91,8 +110,17 @@ class KVCache:
         self._k = xp.empty((batch, kv_heads, self.slots, head_dim), **options)
         self._v = xp.empty((batch, kv_heads, self.slots, value_dim), **options)
         self._xp = xp
-        self.length: Any = 0
-        """Tokens appended so far; the position of the next one."""
+        self._length: Any = 0
+
+    @property
+    def length(self) -> Any:
+        """Tokens appended so far; the position of the next one. What was read stays as it is."""
+        return self._length
+
+    @property
+    def dtype(self) -> Any:
+        """What keys and values must be of, and are stored in."""
+        return self._k.dtype
 
     @property
     def nbytes(self) -> int:
@@ -102,7 +130,7 @@ class KVCache:
     @property
     def held(self) -> int:
         """Tokens whose keys and values are still there."""
-        return min(self.length, self.slots)
+        return min(self._length, self.slots)
 
     def append(self, k: Array, v: Array) -> tuple[Array, Array]:
         """Add tokens and return the keys and values to attend to, the new ones included.
@@ -126,23 +154,23 @@ class KVCache:
         """
         if not self._takes(k, v):
             self._check(k, v)
-            if self.window is None and self.length + k.shape[2] > self.slots:
+            if self.window is None and self._length + k.shape[2] > self.slots:
                 raise ValueError(
-                    f"cache full: {self.length} of {self.slots}, cannot append {k.shape[2]}"
+                    f"cache full: {self._length} of {self.slots}, cannot append {k.shape[2]}"
                 )
         n = k.shape[-2]
         # `length` moves last: were a write to fail, the new tokens would not count.
         if self.window is None:
-            stop = self.length + n
-            self._k[:, :, self.length : stop] = k
-            self._v[:, :, self.length : stop] = v
-            self.length = stop
+            stop = self._length + n
+            self._k[:, :, self._length : stop] = k
+            self._v[:, :, self._length : stop] = v
+            self._length = stop
             return self._k[:, :, :stop], self._v[:, :, :stop]
         if n == 1:
-            slot = self.length % self.slots
+            slot = self._length % self.slots
             self._k[:, :, slot : slot + 1] = k
             self._v[:, :, slot : slot + 1] = v
-            self.length += 1
+            self._length += 1
             return self._k[:, :, : self.held], self._v[:, :, : self.held]
         old = self._in_order()[max(0, self.held - self.slots + 1) :]
         seen = tuple(
@@ -150,14 +178,19 @@ class KVCache:
             for kept, new in ((self._k, k), (self._v, v))
         )
         stored = min(n, self.slots)
-        slots = [(self.length + i) % self.slots for i in range(n - stored, n)]
+        slots = [(self._length + i) % self.slots for i in range(n - stored, n)]
         self._k[:, :, slots] = k[:, :, n - stored :]
         self._v[:, :, slots] = v[:, :, n - stored :]
-        self.length += n
+        self._length += n
         return seen[0], seen[1]
 
-    def crop(self, length: int) -> None:
+    def crop(self, length: int | Array) -> None:
         """Forget all tokens from position `length` on, as when a draft is rejected.
+
+        Parameters
+        ----------
+        length
+            An integer, or an array or tensor of a single one, without an axis.
 
         Raises
         ------
@@ -166,30 +199,74 @@ class KVCache:
         TypeError
             If `length` is not an integer.
         """
-        length = check_integer("length", length)
-        if not 0 <= length <= self.length:
-            raise ValueError(f"cannot crop to {length}: the cache has {self.length} tokens")
-        if length < self.length and self.length > self.slots:
+        length = scalar("length", length)
+        if not 0 <= length <= self._length:
+            raise ValueError(f"cannot crop to {length}: the cache has {self._length} tokens")
+        if length < self._length and self._length > self.slots:
             raise ValueError(
                 f"cannot crop to {length}: the window has overwritten tokens it would need"
             )
-        self.length = length
+        self._length = length
 
     def reset(self) -> None:
         """Forget everything; the memory is kept."""
-        self.length = 0
+        self._length = 0
+
+    def select(self, rows: Array) -> None:
+        """Keep these sequences, in this order: for beam search, or when requests are finished.
+
+        Parameters
+        ----------
+        rows
+            Integers from 0 to B - 1, a list or `(B',)`: row i is to hold what ``rows[i]`` held.
+            One may come twice, or not at all. B' is the batch from then on; where it is B, the
+            memory is the same. Integers on a GPU are fetched, which waits for it.
+
+        Raises
+        ------
+        ValueError
+            If there is no such sequence, or none is named.
+        TypeError
+            If `rows` are not integers.
+        """
+        batch = len(self._k)
+        chosen = _rows(rows, batch)
+        if len(chosen) != batch:
+            self._k, self._v = self._k[chosen], self._v[chosen]
+            return
+        used = self._written
+        kept = [memory[chosen, :, :used] for memory in (self._k, self._v)]
+        self._k[:, :, :used], self._v[:, :, :used] = kept
+
+    def copy(self) -> Self:
+        """Return a cache of its own that holds the same, such as a prefix that is to be reused."""
+        return deepcopy(self)
+
+    __copy__ = copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_xp"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._xp = namespace(cache=self._k)  # a module can be neither copied nor pickled
+
+    @property
+    def _written(self) -> int:
+        """The number of slots, from the first on, that may hold something."""
+        return self.held
 
     def _mark(self) -> Any:
         """Return what :meth:`_undo_to` needs to take back what will be appended."""
-        return self.length
+        return self._length
 
     def _undo_to(self, mark: Any) -> None:
-        if self.held == self.length:  # nothing overwritten
+        if self.held == self._length:  # nothing overwritten
             self.crop(mark)
 
     def _in_order(self) -> list[int]:
         """Return the slots in use, oldest token first."""
-        return [i % self.slots for i in range(self.length - self.held, self.length)]
+        return [i % self.slots for i in range(self._length - self.held, self._length)]
 
     def _takes(self, k: Array, v: Array) -> bool:
         """Tell whether these fit, fast: decoding asks once per layer and token."""
@@ -199,12 +276,18 @@ class KVCache:
         n = k.shape[2] if k.ndim == 4 else 0
         return (
             n > 0
-            and (self.window is not None or self.length + n <= slots)
+            and (self.window is not None or self._length + n <= slots)
             and tuple(k.shape) == (B, G, n, D)
             and tuple(v.shape) == (B, G, n, self._v.shape[3])
             and k.dtype == v.dtype == self._k.dtype
             and k.device == v.device == self._k.device
-            and not (self._xp is not np and (k.requires_grad or v.requires_grad))
+            and (
+                self._xp is np
+                or (
+                    not (k.requires_grad or v.requires_grad)
+                    and k.layout == v.layout == self._k.layout
+                )
+            )
         )
 
     def _check(self, k: Array, v: Array) -> None:
@@ -216,6 +299,13 @@ class KVCache:
         for name, new, width in (("k", k, D), ("v", v, E)):
             if not (is_tensor(new) or isinstance(new, np.ndarray)):
                 raise TypeError(f"{name} must be an array, got {type(new).__name__}")
+            if isinstance(new, np.ma.MaskedArray):
+                raise TypeError(
+                    f"{name} is a masked array, whose mask would be lost: fill it, and pass mask= "
+                    "to attention"
+                )
+            if is_tensor(new) and (new.is_nested or new.layout != self._k.layout):
+                raise TypeError(f"{name} must be dense, got {new.layout}; use {name}.to_dense()")
             if new.dtype != self._k.dtype:
                 raise TypeError(
                     f"{name} is {dtype_name(new)}, the cache {dtype_name(self._k)}: "
@@ -233,6 +323,32 @@ class KVCache:
                 )
         if k.shape[2] != v.shape[2]:
             raise ValueError(f"k and v must have one row per key: k {shape_of(k)}, v {shape_of(v)}")
+
+
+def scalar(name: str, value: Array) -> int:
+    """Return an integer, or that of an array or tensor without an axis, as an int."""
+    if (isinstance(value, np.ndarray) or is_tensor(value)) and value.ndim == 0:
+        value = value.item()
+    return check_integer(name, value)
+
+
+def _rows(rows: Array, batch: int) -> list[int]:
+    """Return `rows` as ints, each a sequence of the batch."""
+    if isinstance(rows, np.ndarray) or is_tensor(rows):
+        if is_bool(rows):
+            places = "rows.nonzero()[:, 0]" if is_tensor(rows) else "np.flatnonzero(rows)"
+            raise TypeError(f"rows must be integers, got bool: name those to keep, {places}")
+        if rows.ndim != 1:
+            raise ValueError(f"rows must be (B',), got {shape_of(rows)}")
+        rows = rows.tolist()
+    if not isinstance(rows, (list, tuple, range)):
+        raise TypeError(f"rows must be a list or an array of integers, got {type(rows).__name__}")
+    chosen = [check_integer("a row", row) for row in rows]
+    if not chosen:
+        raise ValueError("rows must name one sequence or more; reset() forgets all tokens")
+    if not all(0 <= row < batch for row in chosen):
+        raise ValueError(f"rows must lie in 0 to B - 1 = {batch - 1}, got {chosen}")
+    return chosen
 
 
 class UndoOnError:

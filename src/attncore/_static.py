@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attncore._arrays import Array, is_tensor, namespace
-from attncore._cache import KVCache
-from attncore._integers import check_integer, check_length, check_window
+from attncore._arrays import Array, dtype_name, is_tensor, namespace
+from attncore._cache import KVCache, scalar
+from attncore._integers import check_length, check_window
 
 
 class StaticKVCache(KVCache):
@@ -34,10 +34,11 @@ class StaticKVCache(KVCache):
     ------
     ValueError
         If a size is below 1; by :meth:`append`, if a shape or the device does not fit, or more
-        than C tokens come at once; by :meth:`crop`, if the tokens are not there.
+        than C tokens come at once; by :meth:`crop`, if the tokens are not there; by
+        :meth:`select`, if there is no such sequence.
     TypeError
-        If a size is not an integer, `like` is not a tensor, or what is appended is of another
-        library or dtype.
+        If a size is not an integer, `like` is not a floating-point tensor, or what is appended
+        is of another library or dtype.
 
     References
     ----------
@@ -70,21 +71,34 @@ class StaticKVCache(KVCache):
     ) -> None:
         if not is_tensor(like):
             raise TypeError(f"like must be a torch tensor, got {type(like).__name__}")
+        if not like.is_floating_point():
+            raise TypeError(f"like must be floating point, got {dtype_name(like)}")
         super().__init__(batch, kv_heads, capacity, head_dim, value_dim=value_dim, like=like)
         torch: Any = namespace(like=like)
-        self.length = torch.zeros((), dtype=torch.int64, device=like.device)
-        """Tokens appended so far, a tensor: reading it on a GPU waits for the GPU."""
+        self._length = torch.zeros((), dtype=torch.int64, device=like.device)
         self._order = torch.arange(self.slots, device=like.device)
         for memory in (self._k, self._v):
             memory.zero_()  # what is masked must be finite: 0 * NaN is NaN
-        if like.device.type == "cuda":  # else torch.compile would copy them into each recording
-            for fixed in (self._k, self._v, self.length):
-                torch._dynamo.mark_static_address(fixed)
+        self._fix_addresses()
+
+    def _fix_addresses(self) -> None:
+        """Tell torch.compile that these stay; else it copies them for each CUDA graph."""
+        if self._k.device.type == "cuda":
+            for fixed in (self._k, self._v, self._length):
+                self._xp._dynamo.mark_static_address(fixed)
+
+    @property
+    def length(self) -> Array:
+        """Tokens appended so far, a tensor of its own: later calls do not change what was read.
+
+        To turn it into a number on a GPU waits for the GPU.
+        """
+        return self._length.clone()
 
     @property
     def held(self) -> int:
         """Tokens whose keys and values are there. Reading it on a GPU waits for the GPU."""
-        return min(int(self.length), self.slots)
+        return min(int(self._length), self.slots)
 
     def append(self, k: Array, v: Array) -> tuple[Array, Array]:
         """Add tokens and return all slots, for attention with :meth:`mask`.
@@ -104,14 +118,16 @@ class StaticKVCache(KVCache):
         """
         self._check(k, v)
         n = k.shape[2]
+        if n == 0:
+            return self._k, self._v
         if n > self.slots:
             raise ValueError(f"cache full: it has {self.slots} slots, cannot append {n}")
-        slots = self.length + self._order[:n]
+        slots = self._length + self._order[:n]
         full = slots[-1] >= self.slots
         slots = slots.clamp(max=self.slots - 1)
         for memory, new in ((self._k, k), (self._v, v)):
             memory.index_copy_(2, slots, new.masked_fill(full, math.nan))
-        self.length.add_(n)
+        self._length.add_(n)
         return self._k, self._v
 
     def mask(self, n: int, *, window: int | None = None) -> Array:
@@ -127,11 +143,21 @@ class StaticKVCache(KVCache):
         n = check_length("n", n)
         if n > self.slots:
             raise ValueError(f"n ({n}) must be at most the capacity ({self.slots})")
-        age = (self.length - n + self._order[:n])[:, None] - self._order
-        return age >= 0 if window is None else (age >= 0) & (age < check_window(window))
+        places = self._length - n + self._order[:n]
+        if window is None:
+            return self._order <= places[:, None]
+        # After an overflow the last slot, where NaN is, must stay in the window.
+        age = places.clamp(max=self.slots - 1)[:, None] - self._order
+        return (age >= 0) & (age < min(check_window(window), self.slots))
 
-    def crop(self, length: int) -> None:
+    def crop(self, length: int | Array) -> None:
         """Forget all tokens from position `length` on. On a GPU this waits for it.
+
+        Parameters
+        ----------
+        length
+            An integer, or an array or tensor of a single one, without an axis, such as
+            ``cache.length - 2``.
 
         Raises
         ------
@@ -140,20 +166,44 @@ class StaticKVCache(KVCache):
         TypeError
             If `length` is not an integer.
         """
-        length, found = check_integer("length", length), int(self.length)
+        length, found = scalar("length", length), int(self._length)
         if found > self.slots:
             raise ValueError(f"{found} tokens were appended to {self.slots} slots: use reset()")
         if not 0 <= length <= found:
             raise ValueError(f"cannot crop to {length}: the cache has {found} tokens")
-        self.length.fill_(length)
+        self._cut(length)
 
     def reset(self) -> None:
         """Forget everything; the memory is kept, and filled with zeros."""
-        for memory in (self._k, self._v, self.length):
+        for memory in (self._k, self._v, self._length):
             memory.zero_()
 
+    def select(self, rows: Array) -> None:
+        """Keep these sequences, in this order, as :meth:`KVCache.select` does.
+
+        With as many rows as before every address stays, and so does a recorded step. With more
+        or fewer, a step must be recorded anew.
+        """
+        super().select(rows)
+        self._fix_addresses()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._fix_addresses()
+
+    @property
+    def _written(self) -> int:
+        return self.slots  # how many are in use only the GPU knows
+
     def _mark(self) -> Array:
-        return self.length.clone()
+        return self.length
 
     def _undo_to(self, mark: Array) -> None:
-        self.length.copy_(mark)
+        self._cut(mark)
+
+    def _cut(self, length: int | Array) -> None:
+        """Forget from `length` on, and leave nothing there: the slots must stay finite."""
+        unused = (self._order >= length)[:, None]
+        for memory in (self._k, self._v):
+            memory.masked_fill_(unused, 0.0)
+        self._length.fill_(length)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
-from attncore._arrays import dtype_name, shape_of
+from attncore._arrays import check_device, dtype_name, shape_of
 from attncore._attention import attention, attention_weights
 from attncore._cache import KVCache, UndoOnError
 from attncore._integers import check_sizes, check_window
@@ -17,6 +18,30 @@ from attncore._static import StaticKVCache
 from attncore.masks import combine
 from attncore.positions import check_rope
 from attncore.positions import rope as turn
+
+
+def check_rows(name: str, rows: Tensor, weight: Tensor, hint: str = "") -> None:
+    """Raise unless `rows` can enter a map with these weights."""
+    if not isinstance(rows, Tensor):
+        fix = f": use torch.from_numpy({name})" if isinstance(rows, np.ndarray) else ""
+        raise TypeError(f"{name} must be a torch tensor, got {type(rows).__name__}{fix}{hint}")
+    if not rows.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {dtype_name(rows)}{hint}")
+    if rows.is_nested or rows.layout != torch.strided:
+        raise TypeError(f"{name} must be dense and not nested: pad it, or use {name}.to_dense()")
+    if rows.device != weight.device:
+        check_device(**{name: rows, "parameters": weight})
+    if rows.dtype != weight.dtype and not autocasts(rows):
+        raise TypeError(
+            f"{name} is {dtype_name(rows)}, the parameters are {dtype_name(weight)}: "
+            f"use {name}.to({weight.dtype}), or convert the module with .to({rows.dtype})"
+        )
+
+
+def autocasts(tensor: Tensor) -> bool:
+    """Tell whether ``torch.autocast`` changes dtypes where this tensor is."""
+    device = tensor.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 class MultiHeadAttention(nn.Module):
@@ -58,9 +83,10 @@ class MultiHeadAttention(nn.Module):
     ValueError
         If a size is below 1, `heads` does not divide `d_model` (and `head_dim` is not
         given), `kv_heads` does not divide `heads`, `rope` is no pairing or `head_dim` is odd
-        with it, or, on a call, a width, the context or the cache does not fit.
+        with it, or, on a call, a width, a device, the context or the cache does not fit.
     TypeError
-        If a size is not an integer, or, on a call, x or the context is not floating point.
+        If a size is not an integer, or, on a call, x or the context is no dense tensor of the
+        dtype of the parameters (under ``torch.autocast`` of any floating-point one).
 
     References
     ----------
@@ -177,8 +203,9 @@ class MultiHeadAttention(nn.Module):
         cache
             Self-attention only, x `(B, Tq, d_model)`: its keys and values come before
             those of `x`, which are appended. Causal, as decoding must be. A call that is
-            refused appends nothing. With a :class:`attncore.StaticKVCache` the last axis of
-            `mask` has an entry for each slot.
+            refused appends nothing. Under ``torch.autocast`` queries, keys and values are
+            turned into the dtype of the cache. With a :class:`attncore.StaticKVCache` the last
+            axis of `mask` has an entry for each slot.
 
         Returns
         -------
@@ -188,8 +215,9 @@ class MultiHeadAttention(nn.Module):
         self._check(x, context)
         if cache is not None:
             self._check_cache(x, context, mask, window, lengths, cache)
-        start = 0 if cache is None else cache.length
-        q, k, v = self._heads(x, context, start)
+        q, k, v = self._heads(x, context, cache)
+        if cache is not None and k.dtype != cache.dtype and autocasts(k):
+            q, k, v = (a.to(cache.dtype) for a in (q, k, v))
         with UndoOnError(cache):
             if cache is not None:
                 k, v = cache.append(k, v)
@@ -221,9 +249,9 @@ class MultiHeadAttention(nn.Module):
         return attention_weights(q, k, mask, causal=causal, window=window, lengths=lengths)
 
     def _heads(
-        self, x: Tensor, context: Tensor | None, start: int | Tensor = 0
+        self, x: Tensor, context: Tensor | None, cache: KVCache | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q `(..., H, Tq, D)`, then k and v `(..., G, Tk, D)`; x begins at `start`."""
+        """Return q `(..., H, Tq, D)`, then k and v `(..., G, Tk, D)`; x follows what is cached."""
         if context is None:  # one product, and one split
             rows = linear(x, self.in_proj_weight, self.in_proj_bias)
             heads = (self.heads, self.kv_heads, self.kv_heads)
@@ -231,6 +259,7 @@ class MultiHeadAttention(nn.Module):
         else:
             q, k, v = (self._by_head(rows) for rows in self._project(x, context))
         if self.rope is not None:
+            start = 0 if cache is None else cache.length
             places = start + torch.arange(x.shape[-2], device=x.device)
             q, k = (turn(a, places, base=self.rope_base, pairing=self.rope) for a in (q, k))
         return q, k, v
@@ -253,18 +282,16 @@ class MultiHeadAttention(nn.Module):
         return tuple(linear(s, m, b) for s, m, b in zip(sources, maps, biases, strict=True))
 
     def _check(self, x: Tensor, context: Tensor | None) -> None:
-        if not x.is_floating_point():
-            raise TypeError(f"x must be floating point, got {dtype_name(x)}")
+        shared = self.context_dim == self.d_model
+        weight = self.in_proj_weight if shared else self.q_proj_weight
+        check_rows("x", x, weight)
         if x.ndim < 2 or x.shape[-1] != self.d_model:
             raise ValueError(f"x must be (..., T, d_model = {self.d_model}), got {shape_of(x)}")
         if context is None:
-            if self.context_dim != self.d_model:
+            if not shared:
                 raise ValueError(f"a context of width {self.context_dim} is needed")
             return
-        if not context.is_floating_point():
-            raise TypeError(
-                f"context must be floating point, got {dtype_name(context)}; pass a mask as mask="
-            )
+        check_rows("context", context, weight, hint="; pass a mask as mask=")
         if self.rope is not None:
             raise ValueError("rope is for self-attention: a context has positions of its own")
         if context.ndim < 2 or context.shape[-1] != self.context_dim:
@@ -283,6 +310,8 @@ class MultiHeadAttention(nn.Module):
         cache: KVCache,
     ) -> None:
         """Refuse what the cache cannot serve, before anything is appended to it."""
+        if not isinstance(cache, KVCache):
+            raise TypeError(f"cache must be a KVCache, got {type(cache).__name__}")
         if context is not None:
             raise ValueError("a cache is for self-attention: a context never grows")
         if lengths is not None:
@@ -330,6 +359,8 @@ class Block(nn.Module):
     ------
     ValueError
         If the widths do not fit, or a context is missing or too much.
+    TypeError
+        As :class:`MultiHeadAttention`.
 
     References
     ----------
@@ -348,6 +379,7 @@ class Block(nn.Module):
         self, d_model: int, heads: int, kv_heads: int | None = None, *, cross: bool = False
     ) -> None:
         super().__init__()
+        check_sizes(d_model=d_model)
         self.norm1 = nn.LayerNorm(d_model)
         self.attention = MultiHeadAttention(d_model, heads, kv_heads, bias=False)
         if cross:
@@ -384,8 +416,13 @@ class Block(nn.Module):
         if context is not None and not hasattr(self, "cross"):
             raise ValueError("a context needs a block with cross=True; pass a mask as mask=")
         own_mask = mask if context is None else None
+        try:
+            rows = self.norm1(x)
+        except (TypeError, RuntimeError):  # a norm says less of what is wrong
+            self.attention._check(x, None)
+            raise
         with UndoOnError(cache):
-            x = x + self.attention(self.norm1(x), mask=own_mask, causal=causal, cache=cache)
+            x = x + self.attention(rows, mask=own_mask, causal=causal, cache=cache)
             if context is not None:
                 x = x + self.cross(self.norm_cross(x), context, mask)
             return x + self.down(gelu(self.up(self.norm2(x))))

@@ -8,18 +8,19 @@ from importlib.resources import as_file, files
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attncore import sampling
-from attncore._arrays import wide
+from attncore._arrays import check_device, wide
 from attncore._cache import KVCache, UndoOnError
-from attncore._integers import check_sizes
+from attncore._integers import check_least, check_sizes
 from attncore._static import StaticKVCache
 from attncore._tokenizers import Characters, Tokenizer
-from attncore.layers import Block
+from attncore.layers import Block, autocasts
 
 
 class Decoder(nn.Module):
@@ -42,11 +43,13 @@ class Decoder(nn.Module):
     Raises
     ------
     ValueError
-        If a character is repeated or a size does not fit; on a call, if there are more
-        tokens than positions or the caches do not belong together; by :meth:`encode`, if a
-        character is unknown.
+        If a character is repeated or a size does not fit; on a call, if tokens are no integers
+        `(B, T)`, on another device or outside the vocabulary, if there are more of them than
+        positions, or the caches do not belong together; by :meth:`encode`, if a character is
+        unknown. On a GPU only :meth:`generate` and :meth:`decode` look for tokens outside the
+        vocabulary: looking waits for the GPU.
     TypeError
-        If a size is not an integer.
+        If a size is not an integer, or anything else is not of the kind that is asked for.
 
     References
     ----------
@@ -75,10 +78,15 @@ class Decoder(nn.Module):
         context: int,
     ) -> None:
         super().__init__()
-        check_sizes(layers=layers, context=context)
+        check_sizes(d_model=d_model, layers=layers, context=context)
         if isinstance(tokenizer, str):
             self.characters = tokenizer
             tokenizer = Characters(tokenizer)
+        if not all(hasattr(tokenizer, m) for m in ("encode", "decode", "get_vocab_size")):
+            raise TypeError(
+                "tokenizer must be a string of characters, or have encode, decode and "
+                f"get_vocab_size, got {type(tokenizer).__name__}"
+            )
         self.tokenizer, self.context = tokenizer, context
         self.embedding = nn.Embedding(self.tokenizer.get_vocab_size(), d_model)
         self.position = nn.Embedding(context, d_model)
@@ -110,16 +118,45 @@ class Decoder(nn.Module):
         Tensor
             `(B, T, N)`, the logits: softmax makes them probabilities.
         """
-        if tokens.ndim != 2 or tokens.dtype.is_floating_point:
-            raise ValueError(
-                f"tokens must be integers (B, T), got {tokens.dtype} {tuple(tokens.shape)}"
-            )
+        vectors = self.embedding.weight  # looked up once: that takes torch microseconds
+        self._check(tokens, vectors)
         start = self._length(caches, causal)
-        x = self.embedding(tokens) + self._positions(start, tokens.shape[-1])  # (B, T, d_model)
+        places = self._positions(start, tokens.shape[-1])
+        try:
+            x = self.embedding(tokens) + places  # (B, T, d_model)
+        except IndexError:
+            raise ValueError(self._outside(tokens)) from None
         with UndoOnError(*(caches or ())):  # the first layers may have appended
             for n, block in enumerate(self.blocks):
                 x = block(x, causal=causal, cache=caches[n] if caches else None)
-        return self.norm(x) @ self.embedding.weight.mT
+        return self.norm(x) @ vectors.mT
+
+    @staticmethod
+    def _check(tokens: Tensor, vectors: Tensor) -> None:
+        if not isinstance(tokens, Tensor):
+            raise TypeError(
+                f"tokens must be a torch tensor (B, T), got {type(tokens).__name__}: use "
+                "model.encode(text) or torch.as_tensor(tokens)"
+            )
+        if tokens.ndim != 2 or tokens.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"tokens must be integers (B, T), got {tokens.dtype} {tuple(tokens.shape)}: "
+                "use tokens.long(), and tokens[None] for one row"
+            )
+        if tokens.device != vectors.device:
+            check_device(tokens=tokens, parameters=vectors)
+
+    def _outside(self, tokens: Tensor) -> str:
+        """Return what to say of tokens that are not all in the vocabulary."""
+        N = len(self.embedding.weight)
+        wrong = tokens[(tokens < 0) | (tokens >= N)].tolist()
+        return f"tokens must lie in 0 to N - 1 = {N - 1}, got {wrong[0]}"
+
+    def _check_vocabulary(self, tokens: Tensor) -> None:
+        """Raise unless all tokens are known. On a GPU this waits for it."""
+        unknown = (tokens < 0) | (tokens >= len(self.embedding.weight))
+        if not tokens.is_meta and bool(unknown.any()):
+            raise ValueError(self._outside(tokens))
 
     def _positions(self, start: int | Tensor, T: int) -> Tensor:
         """Return the learned vectors `(T, d_model)` of the positions from `start` on."""
@@ -134,6 +171,10 @@ class Decoder(nn.Module):
         """Return how many tokens the caches hold, after checking that they belong together."""
         if caches is None:
             return 0
+        if not isinstance(caches, (list, tuple)) or not all(
+            isinstance(cache, KVCache) for cache in caches
+        ):
+            raise TypeError("caches must be a list of KVCache: use model.new_caches()")
         if len(caches) != len(self.blocks):
             raise ValueError(f"{len(self.blocks)} layers need as many caches, got {len(caches)}")
         if not causal:
@@ -162,14 +203,18 @@ class Decoder(nn.Module):
     ) -> list[KVCache]:
         """Return one empty cache per layer, for `capacity` tokens (all positions unless given).
 
-        With `static` they are :class:`attncore.StaticKVCache`, for ``torch.compile(model)``.
+        With `static` they are :class:`attncore.StaticKVCache`, for ``torch.compile(model)``. They
+        are of the dtype of the keys: the parameters', or under ``torch.autocast`` its own.
         """
         layer: Any = self.blocks[0].attention
         kind = StaticKVCache if static else KVCache
         capacity = self.context if capacity is None else capacity
+        weight = self.embedding.weight
+        like = torch.empty(0, dtype=weight.dtype, device=weight.device)
+        if autocasts(weight) and weight.dtype != torch.float64:  # which it leaves alone
+            like = like.to(torch.get_autocast_dtype(weight.device.type))
         return [
-            kind(batch, layer.kv_heads, capacity, layer.head_dim, like=self.embedding.weight)
-            for _ in self.blocks
+            kind(batch, layer.kv_heads, capacity, layer.head_dim, like=like) for _ in self.blocks
         ]
 
     @torch.no_grad()
@@ -215,15 +260,21 @@ class Decoder(nn.Module):
         Tensor
             `(B, T + steps)`.
         """
-        if tokens.ndim != 2 or tokens.shape[1] < 1:
+        self._check(tokens, self.embedding.weight)
+        if tokens.shape[1] < 1:
             raise ValueError(
                 f"a prompt must be (B, T) with T at least 1, got {tuple(tokens.shape)}"
             )
-        if steps < 0:
-            raise ValueError(f"steps must be at least 0, got {steps}")
+        self._check_vocabulary(tokens)
+        steps = check_least("steps", steps, 0)
         if (needed := tokens.shape[1] + steps - 1) > self.context:
             raise ValueError(f"{needed} tokens to read, but the model has {self.context} positions")
         sampling.check_settings(temperature, top_k, top_p)
+        if not (generator is None or isinstance(generator, torch.Generator)):
+            raise TypeError(
+                f"generator must be a torch.Generator, got {type(generator).__name__}: use "
+                "torch.Generator().manual_seed(0)"
+            )
         if (generator is None) != (temperature == 0):
             raise ValueError(
                 "a temperature above 0 and a generator, such as torch.Generator().manual_seed(0), "
@@ -273,12 +324,24 @@ class Decoder(nn.Module):
 
     def encode(self, text: str) -> Tensor:
         """Return the tokens of a text, `(1, T)`, on the model's device."""
+        if not isinstance(text, str):
+            raise TypeError(f"text must be a str, got {type(text).__name__}: encode one at a time")
         encoded = self.tokenizer.encode(text)
         ids = getattr(encoded, "ids", encoded)
         return torch.tensor([ids], dtype=torch.long, device=self.embedding.weight.device)
 
     def decode(self, tokens: Tensor) -> str:
         """Return the text of one row of tokens, `(T,)`."""
+        if isinstance(tokens, np.ndarray) and tokens.dtype.kind in "iu":
+            tokens = torch.from_numpy(tokens.astype(np.int64))
+        if not isinstance(tokens, Tensor):
+            raise TypeError(f"tokens must be integers (T,), a tensor, got {type(tokens).__name__}")
+        if tokens.ndim != 1 or tokens.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"tokens must be one row of integers (T,), got {tokens.dtype} "
+                f"{tuple(tokens.shape)}: decode row by row, such as tokens[0]"
+            )
+        self._check_vocabulary(tokens)
         return self.tokenizer.decode(tokens.tolist())
 
 
@@ -295,25 +358,42 @@ def load(path: Any, dtype: torch.dtype = torch.float32) -> Decoder:
     Returns
     -------
     Decoder
-        In evaluation mode, on the CPU.
+        In evaluation mode, on the CPU, whatever torch's default device and dtype are. Nothing is
+        drawn, so torch's random state stays as it is.
 
     Raises
     ------
+    ValueError
+        If the file holds no such model.
+    TypeError
+        If `dtype` is not a floating-point dtype of torch.
     ModuleNotFoundError
         If the model reads pieces of words and `tokenizers` is not installed.
     """
-    with Path(path).open("rb") as file, np.load(file) as stored:
-        sizes = json.loads(str(stored["sizes"]))
-        state = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "sizes"}
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be one such as torch.float32, got {dtype!r}")
+    try:
+        sizes, state = _stored(path)
+    except (ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{path} holds no model that tools/train_lm.py has written") from error
     if "tokenizer" in sizes:
         from tokenizers import Tokenizer as Pieces
 
         tokenizer: str | Tokenizer = Pieces.from_str(sizes.pop("tokenizer"))
     else:
         tokenizer = sizes.pop("characters")
-    model = Decoder(tokenizer, **sizes).to(dtype)
-    model.load_state_dict(state)
+    with torch.device("meta"):  # shapes only: there nothing is drawn
+        model = Decoder(tokenizer, **sizes)
+    model.load_state_dict({name: a.to(dtype) for name, a in state.items()}, assign=True)
     return model.eval()
+
+
+def _stored(path: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the sizes and the parameters that a file holds."""
+    with Path(path).open("rb") as file, np.load(file) as stored:
+        sizes = json.loads(str(stored["sizes"]))
+        names = [name for name in stored.files if name != "sizes"]
+        return sizes, {name: torch.from_numpy(stored[name]) for name in names}
 
 
 def whale(dtype: torch.dtype = torch.float32) -> Decoder:
@@ -331,7 +411,7 @@ def whale(dtype: torch.dtype = torch.float32) -> Decoder:
     Returns
     -------
     Decoder
-        In evaluation mode, on the CPU.
+        In evaluation mode, on the CPU, as :func:`load` returns it: nothing is drawn.
 
     References
     ----------

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from attncore._arrays import check_device, dtype_name, padding_mask, shape_of
+from attncore._integers import check_sizes
 from attncore.layers import Block
-from attncore.masks import padding
 
 END = 0
 """The token that starts a target, ends it, and fills a batch up."""
@@ -37,7 +39,10 @@ class Translator(nn.Module):
     Raises
     ------
     ValueError
-        If there are no pairs; later, if a text is empty, has another character or is longer.
+        If there are no pairs or a size does not fit; later, if a text is empty, has another
+        character or is longer, or targets are no tokens `(B, Tt)` on the model's device.
+    TypeError
+        If a text is not a str, a size not an integer or targets are no tensor.
 
     References
     ----------
@@ -62,8 +67,8 @@ class Translator(nn.Module):
         heads: int = 4,
     ) -> None:
         super().__init__()
-        if not pairs or not all(source and target for source, target in pairs):
-            raise ValueError("pairs must be (source, target) texts, none of them empty")
+        check_sizes(d_model=d_model, heads=heads)
+        _check_pairs(pairs)
         self.summary = summary
         letters = [sorted(set("".join(side))) for side in zip(*pairs, strict=True)]
         self.numbers = [{c: n + 1 for n, c in enumerate(side)} for side in letters]
@@ -80,12 +85,18 @@ class Translator(nn.Module):
 
     def forward(self, sources: Sequence[str], targets: Tensor) -> Tensor:
         """Score the next character after each token of `targets`, `(B, Tt)` -> `(B, Tt, N)`."""
-        return self._decode(targets, *self.encode(sources))
+        context, mask = self.encode(sources)
+        self._check(targets, len(context))
+        try:
+            return self._decode(targets, context, mask)
+        except IndexError:
+            N = len(self.letters)
+            raise ValueError(f"targets must be tokens from 0 to N - 1 = {N - 1}") from None
 
     def encode(self, sources: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return what the decoder attends to, `(B, Ts, d_model)`, and its mask `(B, 1, 1, Ts)`."""
         rows, lengths = self.tokens(sources, 0)
-        mask = padding(lengths, rows.shape[1])
+        mask = padding_mask(lengths, rows.shape[1])
         x = self.source_embedding(rows) + self.source_position.weight[: rows.shape[1]]
         x = self.norm_context(self.encoder(x, mask=mask))
         if not self.summary:
@@ -96,12 +107,17 @@ class Translator(nn.Module):
 
     def tokens(self, texts: Sequence[str], side: int) -> tuple[Tensor, Tensor]:
         """Return texts of a side, 0 or 1, as rows of tokens `(B, T)`, and lengths `(B,)`."""
-        if isinstance(texts, str) or not texts:
+        if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
             raise ValueError("texts must be a list of one text or more")
+        for text in texts:
+            if not isinstance(text, str):
+                raise TypeError(f"a text must be a str, got {type(text).__name__}")
+        if side not in (0, 1):
+            raise ValueError(f"side must be 0 (sources) or 1 (targets), got {side!r}")
         if "" in texts:
             raise ValueError("a text is empty")
-        lengths = torch.tensor([len(text) for text in texts])
-        width = int(lengths.max())
+        lengths = [len(text) for text in texts]
+        width = max(lengths)
         if width > self.longest:
             raise ValueError(f"a text has {width} characters, the longest known {self.longest}")
         unknown = sorted(set("".join(texts)) - set(self.numbers[side]))
@@ -109,14 +125,15 @@ class Translator(nn.Module):
             raise ValueError(f"the model does not know {''.join(unknown)!r}")
         number = self.numbers[side]
         rows = [[number[c] for c in text] + [END] * (width - len(text)) for text in texts]
-        return torch.tensor(rows), lengths
+        device = self.output.weight.device
+        return torch.tensor(rows, device=device), torch.tensor(lengths, device=device)
 
     @torch.no_grad()
     def translate(self, sources: Sequence[str]) -> list[str]:
         """Return the likeliest target of each source, one character after another."""
         context, mask = self.encode(sources)
-        written = torch.full((len(sources), 1), END)
-        done = torch.zeros(len(sources), dtype=torch.bool)
+        written = torch.full((len(sources), 1), END, device=context.device)
+        done = torch.zeros(len(sources), dtype=torch.bool, device=context.device)
         while not done.all() and written.shape[1] <= self.longest:
             likeliest = self._decode(written, context, mask)[:, -1].argmax(dim=-1)
             written = torch.cat([written, likeliest[:, None]], dim=1)
@@ -135,6 +152,21 @@ class Translator(nn.Module):
         block: Any = self.decoder
         x = x + block.attention(block.norm1(x), causal=True)
         return block.cross.weights(block.norm_cross(x), context, mask)[0]
+
+    def _check(self, targets: Tensor, batch: int) -> None:
+        if not isinstance(targets, Tensor):
+            raise TypeError(
+                f"targets must be a tensor of tokens, got {type(targets).__name__}: use "
+                "shifted(model.tokens(texts, 1)[0])"
+            )
+        longest = self.longest + 1
+        fits = targets.ndim == 2 and len(targets) == batch and targets.shape[1] <= longest
+        if not fits or targets.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"targets must be integers (B, Tt) = ({batch}, at most {longest}), got "
+                f"{dtype_name(targets)} {shape_of(targets)}"
+            )
+        check_device(targets=targets, parameters=self.output.weight)
 
     def _decode(self, targets: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         x = self.decoder(self._embed(targets), context, mask, causal=True)
@@ -169,21 +201,33 @@ def fit(
     -------
     list of float
         Cross-entropy per character in nats. A progress bar is shown meanwhile.
+
+    Raises
+    ------
+    ValueError
+        If `steps` or `batch` is below 1, `rate` not positive and finite, or `pairs` are
+        not such as the model takes.
+    TypeError
+        If `steps` or `batch` is not an integer.
     """
     from tqdm import tqdm
 
+    check_sizes(steps=steps, batch=batch)
+    _check_pairs(pairs)
+    if not (isinstance(rate, Real) and 0 < rate < math.inf):
+        raise ValueError(f"rate must be positive and finite, got {rate!r}")
     optimizer = torch.optim.AdamW(model.parameters(), rate, fused=True)
     warm_up = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda n: min((n + 1) / warm_up, (1 + math.cos(math.pi * n / steps)) / 2)
     )
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)  # one order on every device
     losses = []
     for _ in tqdm(range(steps), file=sys.stdout):
-        chosen = torch.randint(len(pairs), (batch,), generator=generator).tolist()
+        chosen = torch.randint(len(pairs), (batch,), generator=generator, device="cpu").tolist()
         sources, targets = zip(*(pairs[n] for n in chosen), strict=True)
         rows, lengths = model.tokens(targets, 1)
-        places = torch.arange(rows.shape[1] + 1)
+        places = torch.arange(rows.shape[1] + 1, device=rows.device)
         wanted = pad(rows, (0, 1), value=END)
         wanted = wanted.masked_fill(places > lengths[:, None], -100)  # nothing after the END
         loss = cross_entropy(model(sources, shifted(rows)).flatten(0, 1), wanted.flatten())
@@ -198,6 +242,17 @@ def fit(
 def shifted(targets: Tensor) -> Tensor:
     """Return what the decoder reads, `(B, T + 1)`: END, then the target."""
     return pad(targets, (1, 0), value=END)
+
+
+def _check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Raise unless these are pairs of texts."""
+    wanted = "pairs must be (source, target) texts, none of them empty"
+    if not isinstance(pairs, Sequence) or len(pairs) == 0:
+        raise ValueError(f"{wanted}, and at least one")
+    for pair in pairs:
+        fits = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not (fits and all(isinstance(text, str) and text for text in pair)):
+            raise ValueError(f"{wanted}, got {pair!r}")
 
 
 def _up_to_end(row: list[int]) -> list[int]:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attncore._arrays import dtype_name, is_bool, shape_of
+from attncore._arrays import check_device, dtype_name, is_bool, shape_of
 from attncore._integers import check_axes, check_sizes
 from attncore.images import patches
-from attncore.layers import Block
+from attncore.layers import Block, check_rows
 
 
 class VisionTransformer(nn.Module):
@@ -39,7 +39,7 @@ class VisionTransformer(nn.Module):
     Raises
     ------
     ValueError
-        If a size does not fit; on a call, if images or `keep` have another shape.
+        If a size does not fit; on a call, if images or `keep` have another shape or device.
     TypeError
         If `shape` is no tuple or a size no integer; on a call, if images are no tensor of the
         dtype of the parameters, or `keep` is not boolean.
@@ -73,7 +73,8 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         rows, columns, channels = check_axes(shape, "rows, columns, channels")
-        check_sizes(rows=rows, columns=columns, channels=channels, classes=classes, layers=layers)
+        check_sizes(rows=rows, columns=columns, channels=channels, classes=classes)
+        check_sizes(d_model=d_model, layers=layers)
         T, numbers = patches(torch.empty(rows, columns, channels, device="meta"), size).shape
         self.shape, self.size = (rows, columns, channels), size
         self.embed = nn.Linear(numbers, d_model)
@@ -137,6 +138,7 @@ class VisionTransformer(nn.Module):
         if not isinstance(images, Tensor) or images.dtype != dtype:
             found = images.dtype if isinstance(images, Tensor) else type(images).__name__
             raise TypeError(f"images must be a {dtype} tensor, as the parameters are, got {found}")
+        check_rows("images", images, self.embed.weight)
         if shape_of(images)[1:] != self.shape:
             rows, columns, channels = self.shape
             raise ValueError(
@@ -144,8 +146,11 @@ class VisionTransformer(nn.Module):
             )
         if keep is None:
             return
+        if not isinstance(keep, Tensor):
+            raise TypeError(f"keep must be a boolean tensor, got {type(keep).__name__}")
         if not is_bool(keep):
             raise TypeError(f"keep must be boolean (True = attend), got {dtype_name(keep)}")
         wanted = (len(images), self.shape[0] * self.shape[1] // self.size**2)
         if shape_of(keep) != wanted:
             raise ValueError(f"keep must be (B, T) = {wanted}, got {shape_of(keep)}")
+        check_device(keep=keep, images=images)
