@@ -85,9 +85,10 @@ def check_scale(scale: float | Array | None, q: Array) -> float | Array:
         scale = array.item()
     if isinstance(scale, bool) or not isinstance(scale, Real):
         raise TypeError(f"scale must be a number, got {type(scale).__name__}")
-    if not math.isfinite(scale):
+    number = float(scale)
+    if not -math.inf < number < math.inf:  # unlike math.isfinite, torch.compile can trace this
         raise ValueError(f"scale must be finite, got {scale}")
-    return float(scale)
+    return number
 
 
 def check_mask_and_bias(

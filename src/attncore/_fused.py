@@ -68,8 +68,10 @@ def fused(
     q, scale = _scaled(torch, q, scale)
     if window is not None and window >= Tk:
         causal, window = True, None
-    if not causal and window is None and bias is None:
-        return _call(torch, q, k, v, mask, scale)
+    # Else a long bias goes in blocks, that its copy be small. To a compiler T may be a variable.
+    whole = bias is None or torch.compiler.is_compiling() or Tq <= BLOCK
+    if not causal and window is None and whole:
+        return _call(torch, q, k, v, _merged(torch, q, mask, bias), scale)
     # The kernel's is_causal is upper-left: ours only when the two lengths are equal.
     if Tq == Tk and window is None and mask is None and bias is None:
         return _call(torch, q, k, v, None, scale, is_causal=True)
