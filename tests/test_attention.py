@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import attncore as ac
 from attncore._fused import _shares_heads
+from attncore._reference import level
 
 # Distinct primes, so that no two axes can be mistaken for each other.
 B, D, E = 2, 7, 11
@@ -168,6 +169,193 @@ def test_numpy_float16_is_summed_in_float32():
     assert out.dtype == np.float16
     assert abs(out - best).max() < 1e-3
     assert np.isfinite(ac.attention(300 * q, 300 * k, v)).all()
+
+
+def random_tensors(dtype, *shapes):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+
+
+def steps(n):
+    return torch.linspace(0, 2, n, dtype=torch.float64)
+
+
+# What has no digits left once it is rounded, or is no number in 16 bits. None is so large that
+# float64 would lose the scores it is added to.
+BIASES = {
+    "beyond float16": lambda n: torch.where(torch.arange(n) == 1, 1e5, 0.0),
+    "far below, by steps": lambda n: -1000 + steps(n),
+    "far above, by steps": lambda n: 3000 + steps(n),
+    "all hidden, a bit beyond float16": lambda n: torch.full((n,), -7e4),
+    "all hidden": lambda n: torch.full((n,), -1e9),
+    "some hidden": lambda n: torch.where(torch.arange(n) % 3 == 1, steps(n), -1e9),
+    "some forbidden": lambda n: torch.where(torch.arange(n) % 3 == 1, steps(n), -math.inf),
+    "one per query": lambda n: 3e4 * steps(n)[:, None],
+    "integers": lambda n: -(10**8) + torch.arange(n) % 5,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("kind", [None, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", BIASES)
+def test_a_bias_is_added_to_more_digits_than_the_result_has(name, kind, dtype):
+    n = 9
+    q, k, v = random_tensors(dtype, (1, 2, n, 4), (1, 2, n, 4), (1, 2, n, 4))
+    bias = BIASES[name](n)
+    kind = kind or (torch.float32 if "beyond" in name else dtype)
+    bias = bias if bias.dtype == torch.int64 else bias.to(kind)
+    mask = torch.arange(n) != 4
+    wide = [x.double().numpy() for x in (q, k, v)]
+    for options in ({}, {"causal": True}, {"mask": mask}, {"window": 3, "mask": mask}):
+        plain = {key: x.numpy() if key == "mask" else x for key, x in options.items()}
+        expected = torch.from_numpy(oracle.attention(*wide, bias=bias.double().numpy(), **plain))
+        close = {"rtol": 0, "atol": 8 * torch.finfo(dtype).eps}
+        for backend in ("auto", "reference", "fused"):
+            found = ac.attention(q, k, v, bias=bias, backend=backend, **options)
+            assert found.dtype == dtype
+            torch.testing.assert_close(found.double(), expected, **close)
+        weights = ac.attention_weights(q, k, bias=bias, **options)
+        torch.testing.assert_close(weights.double() @ v.double(), expected, **close)
+        if dtype != torch.bfloat16 and bias.dtype != torch.bfloat16:
+            inputs = (x.numpy() for x in (q, k, v))
+            found = ac.attention(*inputs, bias=bias.numpy(), **plain)
+            torch.testing.assert_close(torch.from_numpy(found).double(), expected, **close)
+
+
+def test_the_digits_of_a_bias_are_kept_in_every_block():
+    q, k, v = random_tensors(torch.bfloat16, *[(1, 1, 700, 8)] * 3)
+    bias = random_tensors(torch.float32, (700, 700))[0] - 5000
+    for options in ({}, {"causal": True}, {"window": 300}):
+        exact = ac.attention(*(x.double() for x in (q, k, v)), bias=bias, **options)
+        found = ac.attention(q, k, v, bias=bias, **options)
+
+        torch.testing.assert_close(found.double(), exact, rtol=0, atol=2**-7)
+
+
+def test_a_bias_has_its_digits_where_zero_queries_show_them():
+    q = k = torch.zeros(1, 1, 512, 2, dtype=torch.bfloat16)
+    v = torch.linspace(0, 1, 512).bfloat16()[None, None, :, None]
+    bias = -1000 + torch.linspace(0, 2, 512)
+
+    found = ac.attention(q[:, :, :1], k, v, bias=bias)
+    assert found.item() == pytest.approx(0.656, abs=2e-3)
+    found = ac.attention(*(x[:, :, :2].half() for x in (q, k, v)), bias=torch.tensor([[1e5, 0.0]]))
+    assert (found == v[0, 0, 0]).all()
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("float32", "float32"), ("bfloat16", "bfloat16")])
+def test_other_devices_widen_the_queries_where_the_bias_is_wider(monkeypatch, kind, wanted):
+    # On a GPU a mask must have the dtype of the queries. Stands for one: a device without numbers.
+    calls = []
+
+    def spy(q, k, v, attn_mask, **options):
+        calls.append((q.dtype, k.dtype, v.dtype, attn_mask.dtype))
+        return q
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    q, k, v = torch.empty(3, 1, 2, 5, 4, dtype=torch.bfloat16, device="meta")
+    bias = torch.empty(5, 5, dtype=getattr(torch, kind), device="meta")
+    found = ac.attention(q, k, v, bias=bias)
+
+    assert found.dtype == torch.bfloat16
+    assert calls == [(getattr(torch, wanted),) * 4]
+
+
+def test_a_bias_that_stays_in_16_bits_is_rounded_only_where_it_is_large():
+    bias = torch.tensor([[5.01, -3.2, 0], [-1e9, -1e9, -math.inf], [-1e9, 4, 3]]).bfloat16()
+    found = level(torch, bias, None, torch.bfloat16)
+
+    assert torch.equal(found[[0, 2]], bias[[0, 2]])
+    assert found[1].tolist() == [0, 0, -math.inf]
+    hidden = level(torch, bias, torch.tensor([[True], [False], [True]]), torch.bfloat16)
+    assert (hidden[1] == -math.inf).all()
+
+
+def test_a_bias_of_no_keys_or_no_axes_is_harmless():
+    q, k, v = tensors(*qkv(lengths=(3, 0)))
+    assert (ac.attention(q, k, v, bias=torch.zeros(3, 0)) == 0).all()
+    q, k, v = qkv()
+    for inputs, bias in (((q, k, v), np.array(2)), (tensors(q, k, v), torch.tensor(2))):
+        found = ac.attention(*inputs, bias=bias)
+        assert np.allclose(found, oracle.attention(q, k, v))
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_parameter_as_bias_is_slow_only_where_it_learns(biased):
+    inputs = tensors(*qkv())
+    bias = torch.nn.Parameter(torch.zeros(5, 5, dtype=torch.float64))
+    options = {"bias": bias} if biased else {}
+
+    assert (FLASH in kernels_run(*inputs, **options)) is not biased
+    for quiet in (torch.no_grad(), torch.inference_mode()):
+        with quiet:
+            for backend in ("auto", "fused"):
+                names = kernels_run(*inputs, **options, backend=backend)
+                assert any("scaled_dot_product" in name for name in names)
+
+
+# The kernel multiplies minus infinity by the scale, which in 32 bits is 0 below 1e-45.
+@pytest.mark.parametrize("scale", [-1.0, -0.3, 0.0, 1e-50, -1e-50, 3, np.float32(0.5)])
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"window": 3}], ids=str)
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=str)
+def test_any_scale_will_do(scale, options, lengths):
+    q, k, v = qkv((6, 3), lengths)
+    expected = oracle.attention(q, k, v, scale=float(scale), **options)
+
+    check_all(q, k, v, expected, mask=None, bias=None, scale=scale, **options)
+    check_all(
+        q, k, v, expected, mask=None, bias=None, scale=scale, lengths=[lengths[1]] * B, **options
+    )
+    for dtype in (torch.float32, torch.bfloat16):
+        found = ac.attention(*(x.to(dtype) for x in tensors(q, k, v)), scale=scale, **options)
+        assert np.allclose(found.double(), expected, rtol=0, atol=32 * torch.finfo(dtype).eps)
+    if lengths[0] == lengths[1]:
+        found = ac.streaming_attention(q, k, v, scale=scale, block=2, **options)
+        assert np.allclose(found, expected)
+
+
+LEARN = {
+    "auto": lambda q, k, v, s: ac.attention(q, k, v, scale=s, causal=True),
+    "reference": lambda q, k, v, s: ac.attention(q, k, v, scale=s, backend="reference"),
+    "biased": lambda q, k, v, s: ac.attention(q, k, v, scale=s, bias=q @ k.mT),
+    "lengths": lambda q, k, v, s: ac.attention(q, k, v, scale=s, lengths=[2, 5]),
+    "weights": lambda q, k, v, s: ac.attention_weights(q, k, scale=s, window=2),
+    "streaming": lambda q, k, v, s: ac.streaming_attention(q, k, v, scale=s, block=2),
+    "sparse": lambda q, k, v, s: ac.sparse_attention(q, k, v, scale=s, window=3),
+}
+
+
+@pytest.mark.parametrize("name", LEARN)
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1, 1)], ids=str)
+def test_a_scale_can_learn(name, shape):
+    q, k, v = tensors(*qkv())
+    scale = torch.full(shape, 0.5, dtype=torch.float64, requires_grad=True)
+
+    torch.testing.assert_close(LEARN[name](q, k, v, scale), LEARN[name](q, k, v, 0.5))
+    assert torch.autograd.gradcheck(lambda s: LEARN[name](q, k, v, s), scale)
+
+
+def test_a_scale_learns_to_attend_sharply_in_any_dtype():
+    q = k = torch.eye(4, dtype=torch.bfloat16)[None, None]
+    scale = torch.nn.Parameter(torch.tensor(0.5))
+    optimizer = torch.optim.SGD([scale], lr=50)
+    for _ in range(20):
+        optimizer.zero_grad()
+        found = ac.attention(q, k, q, scale=scale)
+        (found - q).square().mean().backward()
+        optimizer.step()
+
+    assert found.dtype == torch.bfloat16
+    assert scale > 3
+
+
+def test_a_scale_that_learns_compiles_whole():
+    torch.compiler.reset()
+    inputs, scale = tensors(*qkv()), torch.nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+    compiled = torch.compile(ac.attention, fullgraph=True, backend="eager")
+    for number in (scale, 0.5, 0.7, -0.3):
+        found = compiled(*inputs, scale=number, causal=True)
+        torch.testing.assert_close(found, ac.attention(*inputs, scale=number, causal=True))
 
 
 def kernels_run(*inputs, **options):
@@ -343,6 +531,21 @@ def test_it_compiles_whole(options, heads, Tq):
         inputs = tensors(*qkv(heads, (Tq + longer, 150 + longer)))
 
         torch.testing.assert_close(compiled(*inputs, **options), ac.attention(*inputs, **options))
+
+
+def test_a_bias_of_any_length_is_exported():
+    class Biased(torch.nn.Module):
+        def forward(self, q, k, v, bias):
+            return ac.attention(q, k, v, bias=bias)
+
+    def inputs(T):
+        return (*tensors(*qkv(lengths=(T, T))), torch.linspace(0, 9, T * T).reshape(T, T).double())
+
+    T = torch.export.Dim("T", min=2, max=4096)
+    sizes = {"q": {2: T}, "k": {2: T}, "v": {2: T}, "bias": {0: T, 1: T}}
+    exported = torch.export.export(Biased(), inputs(10), dynamic_shapes=sizes)
+
+    torch.testing.assert_close(exported.module()(*inputs(300)), Biased()(*inputs(300)))
 
 
 @pytest.mark.parametrize("options", [{}, {"causal": True}, {"window": 3}], ids=str)

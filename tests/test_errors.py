@@ -1,6 +1,7 @@
 """Every error: the right kind, and a message that names the axis, the shapes and the fix."""
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -72,6 +73,20 @@ ATTENTION = [
                               backend="fused"), ValueError, "it has no gradient for the bias"),
     case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), scale=np.inf), ValueError,
          "scale must be finite, got inf"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), scale=[0.1]), TypeError,
+         "scale must be a number, got list"),
+    case(lambda: ac.attention_weights(Z((3, 2)), Z((5, 2)), scale="a"), TypeError,
+         "scale must be a number, got str"),
+    case(lambda: ac.streaming_attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), scale=True), TypeError,
+         "scale must be a number, got bool"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), scale=np.array(1j)), TypeError,
+         "scale must hold real numbers, got complex128"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), scale=Z((6, 1, 1))), ValueError,
+         "scale must be one number, got (6, 1, 1); for one per head or feature multiply q by it"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), scale=torch.tensor(0.5)), TypeError,
+         "NumPy arrays and torch tensors do not mix: q NumPy, scale torch"),
+    case(lambda: ac.attention(*torch.zeros(3, 5, 2), scale=torch.tensor(0.5, device="meta")),
+         ValueError, "tensors must be on one device: scale on meta, q on cpu"),
     case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), window=0), ValueError,
          "window must be at least 1 (a query sees itself), got 0"),
     case(lambda: ac.attention_weights(Z((3, 2)), Z((5, 2)), window=1.5), TypeError,
@@ -92,6 +107,18 @@ ATTENTION = [
          "bias must be numbers to add, got bool; pass a boolean array as mask="),
     case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), bias=1.0), TypeError,
          "bias must be an array, got float"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), bias=Z((3, 5), complex)), TypeError,
+         "bias must hold real numbers, got complex128"),
+    case(lambda: ac.attention_weights(Z((3, 2)), Z((5, 2)), bias=Z((3, 5), "U3")), TypeError,
+         "bias must hold real numbers, got <U3"),
+    case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), bias=Z((3, 5), "M8[s]")), TypeError,
+         "bias must hold real numbers, got datetime64[s]"),
+    case(lambda: ac.attention(*torch.zeros(3, 5, 2), bias=torch.zeros(5, 5, dtype=torch.cfloat)),
+         TypeError, "bias must hold real numbers, got complex64"),
+    case(lambda: ac.attention(*torch.zeros(3, 5, 2), bias=torch.zeros(5, 5).to_sparse()), TypeError,
+         "bias must be dense, got torch.sparse_coo; use bias.to_dense()"),
+    case(lambda: ac.attention(*torch.zeros(3, 5, 2), torch.ones(5, 5).bool().to_sparse()),
+         TypeError, "mask must be dense, got torch.sparse_coo; use mask.to_dense()"),
     case(lambda: ac.attention(Z((3, 2)), Z((5, 2)), Z((5, 2)), bias=Z((4, 5))), ValueError,
          "bias (4, 5) does not broadcast to the scores (3, 5)"),
 ]  # fmt: skip
@@ -257,6 +284,66 @@ THE_REST = [
 def test_the_error_says_what_is_wrong(call, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         call()
+
+
+def masked(array):
+    return np.ma.masked_array(array, mask=np.zeros_like(array, dtype=bool))
+
+
+M = masked(Z((3, 4)))
+MASKED = {
+    "q": lambda: ac.attention(M, Z((3, 4)), Z((3, 4))),
+    "v": lambda: ac.attention(Z((3, 4)), Z((3, 4)), M),
+    "mask": lambda: ac.attention(*Z((3, 3, 3)), masked(TRUE[:, :3])),
+    "bias": lambda: ac.attention_weights(*Z((2, 3, 3)), bias=masked(Z((3, 3)))),
+    "scale": lambda: ac.attention(*Z((3, 3, 3)), scale=np.ma.masked),
+    "lengths": lambda: ac.attention(BATCH, BATCH, BATCH, lengths=masked(np.array([1, 2]))),
+    "mask 1": lambda: ac.masks.combine(TRUE, masked(TRUE)),
+    "k": lambda: ac.KVCache(2, 1, 9, 4).append(masked(BATCH), BATCH),
+    "positions": lambda: ac.positions.rope(Z((3, 4)), masked(np.arange(3))),
+    "distance": lambda: ac.positions.t5_bucket(masked(np.arange(3))),
+    "by_distance": lambda: ac.positions.skew(M),
+    "array": lambda: plot.heatmap(masked(np.eye(3))),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_a_masked_array_is_refused_wherever_it_comes_in(name):
+    message = f"{name} is a masked array, whose mask would be lost; pass mask= instead: a.filled("
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}"):
+        MASKED[name]()
+
+
+LIKE = {
+    "causal": lambda like: ac.masks.causal(4, like=like),
+    "window": lambda like: ac.masks.window(4, size=2, like=like),
+    "symmetric_window": lambda like: ac.masks.symmetric_window(4, size=3, like=like),
+    "global_tokens": lambda like: ac.masks.global_tokens(4, tokens=[0], like=like),
+    "random_keys": lambda like: ac.masks.random_keys(4, count=1, like=like),
+    "distances": lambda like: ac.positions.distances(4, like=like),
+    "alibi": lambda like: ac.positions.alibi(2, 4, like=like),
+    "KVCache": lambda like: ac.KVCache(1, 1, 4, 4, like=like),
+}
+
+
+@pytest.mark.parametrize("name", LIKE)
+@pytest.mark.parametrize("like", ["cuda", torch.device("cpu"), [1.0], 1.0, torch.float32], ids=str)
+def test_like_must_be_an_array(name, like):
+    message = f"^like must be an array.*, got {type(like).__name__}"
+    with pytest.raises(TypeError, match=message):
+        LIKE[name](like)
+
+
+def test_every_function_with_like_is_among_these():
+    found = {
+        name
+        for module in (ac, ac.masks, ac.positions)
+        for name in module.__all__
+        if callable(getattr(module, name))
+        and "like" in inspect.signature(getattr(module, name)).parameters
+    }
+
+    assert found == {*LIKE, "StaticKVCache"}  # which takes a tensor only
 
 
 def test_a_figure_of_somebody_else_has_no_description():

@@ -60,7 +60,7 @@ def test_sinusoidal_takes_library_and_dtype_from_the_places():
     assert positions.sinusoidal(3, 4).dtype == np.float64
     assert positions.sinusoidal(np.arange(3, dtype="f4"), 4).dtype == np.float32
     assert positions.sinusoidal(torch.arange(3), 4).dtype == torch.get_default_dtype()
-    assert positions.sinusoidal(torch.arange(3.0, dtype=torch.bfloat16), 4).dtype == torch.bfloat16
+    assert positions.sinusoidal(torch.arange(3.0), 4).dtype == torch.float32
     assert positions.sinusoidal(torch.arange(3, device="meta"), 4).device.type == "meta"
 
 
@@ -141,6 +141,39 @@ def test_far_positions_are_exact_in_every_precision(dtype):
     assert found.dtype == dtype
     # No error but that of the last rounding; numbers up to sqrt 2.
     assert_close(found.double(), torch.from_numpy(expected), rtol=0, atol=torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("call", ["rope", "sinusoidal"])
+def test_positions_that_were_rounded_are_refused(call, dtype):
+    x, places = torch.ones(2, 4, dtype=dtype), torch.tensor([256, 257])
+    run = {
+        "rope": lambda t: positions.rope(x, t),
+        "sinusoidal": lambda t: positions.sinusoidal(t, 4),
+    }
+    message = (
+        f"positions must be integers or floats of 32 bits at least, got {places.to(dtype).dtype}"
+    )
+
+    assert len(run[call](places).unique(dim=0)) == 2  # in bfloat16 there is no 257
+    with pytest.raises(TypeError, match=message.replace("torch.", "")):
+        run[call](places.to(dtype))
+
+
+def test_numpy_positions_of_16_bits_are_refused_too():
+    with pytest.raises(TypeError, match="32 bits at least, got float16, in which large ones were"):
+        positions.rope(np.ones((3, 4)), np.arange(3, dtype=np.float16))
+
+
+def test_whole_positions_do_not_depend_on_torchs_default_dtype():
+    expected = positions.sinusoidal(torch.arange(300), 4)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = positions.sinusoidal(torch.arange(300), 4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    assert torch.equal(found, expected.bfloat16())
 
 
 def test_rope_has_a_gradient_and_changes_no_input():

@@ -18,7 +18,7 @@ from attncore._integers import check_length
 Array: TypeAlias = Any
 """A ``numpy.ndarray`` or a ``torch.Tensor``."""
 
-_LOW_PRECISION = ("float16", "bfloat16")
+LOW_PRECISION = ("float16", "bfloat16")
 
 
 def is_tensor(value: object) -> bool:
@@ -28,9 +28,18 @@ def is_tensor(value: object) -> bool:
 
 
 def namespace(**named: object) -> Any:
-    """Return the module (numpy or torch) the named arrays belong to; refuse a mix."""
+    """Return the module (numpy or torch) the named arrays belong to; refuse a mix.
+
+    Masked arrays are refused too: most functions would read what is masked as if it were not.
+    """
     tensors = [name for name, value in named.items() if is_tensor(value)]
     arrays = [name for name, value in named.items() if isinstance(value, np.ndarray)]
+    for name in arrays:
+        if isinstance(named[name], np.ma.MaskedArray):
+            raise TypeError(
+                f"{name} is a masked array, whose mask would be lost; pass mask= instead: "
+                "a.filled(value) is a plain array, and ~np.ma.getmaskarray(a) tells what it shows"
+            )
     if tensors and arrays:
         raise TypeError(
             f"NumPy arrays and torch tensors do not mix: {', '.join(arrays)} NumPy, "
@@ -44,19 +53,31 @@ def dtype_name(array: Array) -> str:
     return str(array.dtype).removeprefix("torch.")
 
 
+def library_of(like: Array | None) -> tuple[Any, dict[str, Any]]:
+    """Return the module of `like` and the options to make arrays on its device."""
+    if like is None:
+        return np, {}
+    if is_tensor(like):
+        return namespace(like=like), {"device": like.device}
+    if isinstance(like, np.ndarray):
+        return np, {}
+    raise TypeError(
+        "like must be an array of the wanted library and on the wanted device, got "
+        f"{type(like).__name__}; for a device alone pass like=torch.empty(0, device=...)"
+    )
+
+
 def positions(Tq: int, Tk: int | None, like: Array | None) -> tuple[Array, Array]:
     """Return the positions of queries `(Tq, 1)`, the last Tq of Tk, and of keys `(1, Tk)`."""
     Tq = check_length("Tq", Tq)
     Tk = Tq if Tk is None else check_length("Tk", Tk)
-    xp: Any = np if like is None else namespace(like=like)
-    where = {"device": like.device} if is_tensor(like) else {}  # type: ignore[union-attr]
+    xp, where = library_of(like)
     return xp.arange(Tk - Tq, Tk, **where)[:, None], xp.arange(Tk, **where)[None, :]
 
 
 def padding_mask(counts: Array, Tk: int) -> Array:
     """Return which keys are real, `(B, 1, 1, Tk)`: of each sequence `(B,)` the first so many."""
-    xp: Any = namespace(counts=counts)
-    where = {"device": counts.device} if is_tensor(counts) else {}
+    xp, where = library_of(counts)
     return (xp.arange(Tk, **where)[None, :] < counts[:, None])[:, None, None, :]
 
 
@@ -107,6 +128,19 @@ def alike(values: tuple[Any, ...]) -> bool:
     )
 
 
+def check_dense(name: str, array: Array) -> None:
+    """Raise if this is a sparse tensor."""
+    if is_tensor(array) and array.layout != sys.modules["torch"].strided:
+        raise TypeError(f"{name} must be dense, got {array.layout}; use {name}.to_dense()")
+
+
+def check_real(name: str, array: Array) -> None:
+    """Raise unless the array is dense and holds floats or integers."""
+    check_dense(name, array)
+    if not (is_float(array) or dtype_name(array).startswith(("int", "uint"))):
+        raise TypeError(f"{name} must hold real numbers, got {dtype_name(array)}")
+
+
 def cast(xp: Any, array: Array, dtype: Any) -> Array:
     """Return `array` as `dtype`, itself where nothing changes."""
     return array.astype(dtype, copy=False) if xp is np else array.to(dtype)
@@ -124,7 +158,12 @@ def is_bool(array: Array) -> bool:
 
 def wide(xp: Any, array: Array) -> Array:
     """Return 16-bit floats as float32, where sums are taken; other arrays as they are."""
-    return cast(xp, array, xp.float32) if dtype_name(array) in _LOW_PRECISION else array
+    return cast(xp, array, xp.float32) if dtype_name(array) in LOW_PRECISION else array
+
+
+def widest(xp: Any, beside: Array) -> Any:
+    """Return float64, or float32 on Apple's GPUs, which have no float64."""
+    return xp.float32 if is_tensor(beside) and beside.device.type == "mps" else xp.float64
 
 
 def shape_of(array: Array) -> tuple[int, ...]:
@@ -150,6 +189,7 @@ def check_mask(xp: Any, mask: object, scores_shape: tuple[int, ...], beside: Arr
             f"mask must be boolean (True = attend), got {dtype_name(mask)}; "
             "turn 0/1 numbers into mask != 0, and pass additive terms as bias="
         )
+    check_dense("mask", mask)
     check_fits("mask", mask, scores_shape)
     check_device(mask=mask, scores=beside)
 
@@ -179,19 +219,13 @@ def check_device(**named: Array) -> None:
 
 
 def _as_array(xp: Any, name: str, value: object, device: Any) -> Array:
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass mask= instead")
     if is_tensor(value):
         array: Array = value
-        if array.layout != xp.strided:
-            raise TypeError(f"{name} must be dense, got {array.layout}; use {name}.to_dense()")
     elif xp is np:
         array = _from_python(np.asarray, name, value)
     else:
         array = _from_python(lambda v: xp.as_tensor(v, device=device), name, value)
-    kind = dtype_name(array)
-    if not (is_float(array) or kind.startswith(("int", "uint"))):
-        raise TypeError(f"{name} must hold real numbers, got {kind}")
+    check_real(name, array)
     return array
 
 

@@ -32,7 +32,7 @@ def attention(
     causal: bool = False,
     window: int | None = None,
     bias: Array | None = None,
-    scale: float | None = None,
+    scale: float | Array | None = None,
     lengths: Array | None = None,
     backend: str = "auto",
 ) -> Array:
@@ -61,9 +61,12 @@ def attention(
         See only the last `window` keys, the query's own included. Implies `causal`.
         (flash-attn writes ``window_size=(window - 1, 0)``.)
     bias
-        Real numbers added to the scaled scores, broadcast to `(..., H, Tq, Tk)`.
+        Real numbers added to the scaled scores, broadcast to `(..., H, Tq, Tk)`, of any dtype:
+        they are not rounded to that of `q`. (On a GPU those of more bits make all of it take
+        32; give a bias in the dtype of `q` there.)
     scale
-        What the scores are multiplied by; 1 / sqrt(D) unless given.
+        What the scores are multiplied by; 1 / sqrt(D) unless given. A tensor of one number may
+        learn: it multiplies the queries, and gets its gradient.
     lengths
         Integers `(B,)`, for q `(B, H, Tq, D)`: how many keys of each sequence are real. The
         same as ``mask=masks.padding(lengths, Tk)``, but where it is faster the others are not
@@ -87,7 +90,8 @@ def attention(
     ValueError
         If shapes, devices or options do not fit; the message names the axis and the fix.
     TypeError
-        If libraries or dtypes are mixed, or `mask` is not boolean.
+        If libraries or dtypes are mixed, `mask` is not boolean, `bias` or `scale` does not hold
+        real numbers, or an array is a masked one (``numpy.ma``).
 
     References
     ----------
@@ -148,7 +152,7 @@ def attention_weights(
     causal: bool = False,
     window: int | None = None,
     bias: Array | None = None,
-    scale: float | None = None,
+    scale: float | Array | None = None,
     lengths: Array | None = None,
 ) -> Array:
     r"""Return the weights themselves, for looking at; the fused kernel never builds them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from attncore._arrays import (
     check_device,
     check_fits,
     check_mask,
+    check_real,
     dtype_name,
     is_bool,
     is_tensor,
@@ -63,13 +65,30 @@ def _shapes(**named: Array) -> str:
     return ", ".join(f"{name} {shape_of(array)}" for name, array in named.items())
 
 
-def check_scale(scale: float | None, q: Array) -> float:
-    """Return what scores are multiplied by."""
+def check_scale(scale: float | Array | None, q: Array) -> float | Array:
+    """Return what scores are multiplied by: a float, or a tensor `()`, which may learn."""
     if scale is None:
         return 1 / math.sqrt(q.shape[-1])
-    if not math.isfinite(scale):
+    if is_tensor(scale) or isinstance(scale, np.ndarray):
+        array: Array = scale
+        namespace(scale=array, **({"q": q} if is_tensor(array) else {}))
+        check_real("scale", array)
+        if math.prod(array.shape) != 1:
+            raise ValueError(
+                f"scale must be one number, got {shape_of(array)}; for one per head or feature "
+                "multiply q by it and pass scale=1.0"
+            )
+        if is_tensor(array):
+            if array.device.type != "cpu":  # a number on the CPU may meet any device
+                check_device(scale=array, q=q)
+            return array.reshape(())
+        scale = array.item()
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise TypeError(f"scale must be a number, got {type(scale).__name__}")
+    number = float(scale)
+    if not -math.inf < number < math.inf:  # unlike math.isfinite, torch.compile can trace this
         raise ValueError(f"scale must be finite, got {scale}")
-    return float(scale)
+    return number
 
 
 def check_mask_and_bias(
@@ -85,6 +104,7 @@ def check_mask_and_bias(
             raise TypeError(f"bias must be an array, got {type(bias).__name__}")
         if is_bool(bias):
             raise TypeError("bias must be numbers to add, got bool; pass a boolean array as mask=")
+        check_real("bias", bias)
         check_fits("bias", bias, scores_shape)
         check_device(bias=bias, q=q)
 

@@ -7,8 +7,9 @@ import sys
 from typing import Any
 
 from attncore import masks
-from attncore._arrays import Array, cast, is_tensor
+from attncore._arrays import Array, cast, is_tensor, wide
 from attncore._blocks import part, spans
+from attncore._reference import level
 
 BLOCK = 256  # queries at a time: shorter blocks make torch take smaller, slower tiles
 
@@ -41,7 +42,7 @@ def why_not(q: Array, k: Array, bias: Array | None) -> str:
         return "the arrays are NumPy"
     if 0 in q.shape or 0 in k.shape:
         return f"an axis is empty: q {tuple(q.shape)}, k {tuple(k.shape)}"
-    if bias is not None and bias.requires_grad:
+    if bias is not None and bias.requires_grad and sys.modules["torch"].is_grad_enabled():
         return "it has no gradient for the bias"
     return ""
 
@@ -55,16 +56,22 @@ def fused(
     causal: bool,
     window: int | None,
     bias: Array | None,
-    scale: float,
+    scale: float | Array,
 ) -> Array:
     """Return attention `(..., H, Tq, E)` without building the weights."""
     Tq, Tk = q.shape[-2], k.shape[-2]
+    here = q.device.type == "cpu"
+    if bias is not None and bias.dtype != q.dtype and q.element_size() == 2 and not here:
+        # Only the CPU's kernel adds numbers of 32 bits to the scores of queries of 16.
+        dtype, (q, k, v) = q.dtype, (wide(torch, array) for array in (q, k, v))
+        return cast(torch, fused(torch, q, k, v, mask, causal, window, bias, scale), dtype)
+    q, scale = _scaled(torch, q, scale)
     if window is not None and window >= Tk:
         causal, window = True, None
-    if bias is not None:
-        bias = cast(torch, bias, q.dtype)
-    if not causal and window is None:
-        return _call(torch, q, k, v, _merged(torch, mask, bias), scale)
+    # Else a long bias goes in blocks, that its copy be small. To a compiler T may be a variable.
+    whole = bias is None or torch.compiler.is_compiling() or Tq <= BLOCK
+    if not causal and window is None and whole:
+        return _call(torch, q, k, v, _merged(torch, q, mask, bias), scale)
     # The kernel's is_causal is upper-left: ours only when the two lengths are equal.
     if Tq == Tk and window is None and mask is None and bias is None:
         return _call(torch, q, k, v, None, scale, is_causal=True)
@@ -82,14 +89,15 @@ def fused(
             square = k[..., keys, :], v[..., keys, :]
             outs.append(_call(torch, queries, *square, None, scale, is_causal=True))
             continue
-        if n == 1:  # a single query sees all that is cut out for it
+        # A single query sees all that is cut out for it.
+        if n == 1 or not (causal or window is not None):
             band = None
         elif plain:
             band = _future(torch, n, seen, q)
         elif band is None or band.shape != (n, seen):
             band = masks.causal(n, seen, window=window, like=q)
         seen_by = band if mask is None else masks.combine(part(mask, rows, keys), band)
-        extra = _merged(torch, seen_by, part(bias, rows, keys))
+        extra = _merged(torch, q, seen_by, part(bias, rows, keys))
         outs.append(_call(torch, queries, k[..., keys, :], v[..., keys, :], extra, scale))
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=-2)
 
@@ -105,11 +113,27 @@ def _future(torch: Any, n: int, seen: int, q: Array) -> Array:
     return torch.cat([torch.zeros((n, seen - corner), **options), hidden], dim=1)
 
 
-def _merged(torch: Any, mask: Array | None, bias: Array | None) -> Array | None:
+def _scaled(torch: Any, q: Array, scale: float | Array) -> tuple[Array, float]:
+    """Return queries and scale such that the scale is a positive number, as the kernel needs it.
+
+    It hides scores by minus infinity, which it then multiplies by the scale; a number is not
+    learned.
+    """
+    if is_tensor(scale):
+        return q * scale, 1.0
+    if scale < 0:
+        q, scale = -q, -scale
+    if scale < torch.finfo(torch.float32).tiny:  # in 32 bits this could be 0
+        q, scale = q * scale, 1.0
+    return q, scale
+
+
+def _merged(torch: Any, q: Array, mask: Array | None, bias: Array | None) -> Array | None:
     """Return the one thing the kernel takes: a boolean mask, or numbers to add."""
-    if mask is None or bias is None:
-        return bias if mask is None else mask
-    return torch.where(mask, bias, -math.inf)
+    if bias is None:
+        return mask
+    dtype = wide(torch, q).dtype if q.device.type == "cpu" else q.dtype
+    return level(torch, bias, mask, dtype)
 
 
 def _call(

@@ -33,7 +33,7 @@ def slices_pay(q: Array, lengths: list[int]) -> bool:
 
 
 def by_length(
-    torch: Any, q: Array, k: Array, v: Array, lengths: list[int], causal: bool, scale: float
+    torch: Any, q: Array, k: Array, v: Array, lengths: list[int], causal: bool, scale: float | Array
 ) -> Array:
     """Return attention `(B, H, Tq, E)`, of each sequence with its own keys only."""
     runs = [(n, len(list(same))) for n, same in groupby(lengths)]
@@ -48,7 +48,7 @@ def by_length(
 
 
 def _first_keys(
-    torch: Any, q: Array, k: Array, v: Array, n: int, causal: bool, scale: float
+    torch: Any, q: Array, k: Array, v: Array, n: int, causal: bool, scale: float | Array
 ) -> Array:
     """Attend to the first n keys. Causal queries at position n or later see them all."""
     if n == 0:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
-from attncore._arrays import Array, namespace, positions
+from attncore._arrays import Array, library_of, positions
 from attncore._integers import check_integer, check_length, check_window
 
 
@@ -36,7 +35,7 @@ def symmetric_window(
     ValueError
         If a length is negative, or `size` is even or below 1.
     TypeError
-        If a length or `size` is not an integer.
+        If a length or `size` is not an integer, or `like` is not an array.
 
     References
     ----------
@@ -81,7 +80,7 @@ def global_tokens(
     ValueError
         If a length is negative, or a position is not among the keys.
     TypeError
-        If a length or a position is not an integer.
+        If a length or a position is not an integer, or `like` is not an array.
 
     References
     ----------
@@ -131,7 +130,7 @@ def random_keys(
     ValueError
         If a length, `count` or `seed` is negative, or there are fewer than `count` keys.
     TypeError
-        If one of them is not an integer.
+        If one of them is not an integer, or `like` is not an array.
 
     References
     ----------
@@ -148,12 +147,11 @@ def random_keys(
     """
     queries, keys = positions(Tq, Tk, like)
     mask = (queries != queries) | (keys != keys)
-    where = {} if like is None else {"device": getattr(like, "device", None)}
     drawn = draw(mask.shape[0], mask.shape[1], count, seed)
     if isinstance(mask, np.ndarray):
         np.put_along_axis(mask, drawn, True, axis=-1)
         return mask
-    xp: Any = namespace(like=like)
+    xp, where = library_of(like)
     return mask.scatter(-1, xp.as_tensor(drawn, **where), True)
 
 

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from attncore import masks
-from attncore._arrays import Array, cast, wide
+from attncore._arrays import (
+    LOW_PRECISION,
+    Array,
+    cast,
+    dtype_name,
+    is_float,
+    wide,
+    widest,
+)
 from attncore._blocks import part, spans
 from attncore._softmax import weigh
 
@@ -16,7 +24,7 @@ SCORES_AT_ONCE = 2**21  # 16 MB of float64: about what a processor's cache holds
 
 
 def weights(
-    xp: Any, q: Array, k: Array, allowed: Array | None, bias: Array | None, scale: float
+    xp: Any, q: Array, k: Array, allowed: Array | None, bias: Array | None, scale: float | Array
 ) -> Array:
     """Return the weights `(..., H, Tq, Tk)`, in float32 for 16-bit input."""
     q, k = wide(xp, q), wide(xp, k)
@@ -25,8 +33,33 @@ def weights(
     scores = (fold(q, k) * scale) @ k.mT
     scores = scores.reshape(*q.shape[:-1], k.shape[-2])
     if bias is not None:
-        scores = scores + cast(xp, bias, scores.dtype)
+        scores = scores + level(xp, bias, allowed, scores.dtype)
     return weigh(xp, scores, allowed, scores.dtype)
+
+
+def level(xp: Any, bias: Array, allowed: Array | None, dtype: Any) -> Array:
+    """Return a bias less the largest number in each row, and minus infinity where not allowed.
+
+    Weights do not change, and the scores keep their digits: in 32 bits -1e9 + 3 is -1e9.
+    """
+    if not is_float(bias):
+        bias = cast(xp, bias, widest(xp, bias))
+    bias = cast(xp, bias, xp.promote_types(bias.dtype, dtype))
+    if allowed is not None:
+        bias = xp.where(allowed, bias, -math.inf)
+    if bias.ndim == 0 or bias.shape[-1] == 0:
+        return cast(xp, bias, dtype)
+    largest = xp.amax(bias if xp is np else bias.detach(), axis=-1, keepdims=True)
+    taken = xp.isfinite(largest)
+    if dtype_name(bias) in LOW_PRECISION:
+        # 16 bits hold the difference of large numbers that are close, but not of small ones,
+        # which do no harm to a score of 32 bits.
+        taken = taken & (abs(largest) >= 2**13)
+    largest = xp.where(taken, largest, 0.0)
+    if xp is not np:
+        return cast(xp, bias - largest, dtype)
+    with np.errstate(over="ignore"):  # to minus infinity, which is a weight of 0
+        return cast(xp, bias - largest, dtype)
 
 
 def reference(
@@ -38,7 +71,7 @@ def reference(
     causal: bool,
     window: int | None,
     bias: Array | None,
-    scale: float,
+    scale: float | Array,
 ) -> Array:
     """Return attention `(..., H, Tq, E)`, building all weights at once."""
     seen = weights(xp, q, k, allowed(q, k, mask, causal, window), bias, scale)
@@ -53,7 +86,7 @@ def blocked(
     causal: bool,
     window: int | None,
     bias: Array | None,
-    scale: float,
+    scale: float | Array,
 ) -> Array:
     """Return what :func:`reference` does, for NumPy, with memory that grows as Tq + Tk."""
     Tq, Tk = q.shape[-2], k.shape[-2]

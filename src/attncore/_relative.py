@@ -14,6 +14,7 @@ from attncore._arrays import (
     dtype_name,
     is_float,
     is_tensor,
+    library_of,
     namespace,
     positions,
     shape_of,
@@ -48,7 +49,7 @@ def distances(Tq: int, Tk: int | None = None, *, like: Array | None = None) -> A
     ValueError
         If a length is negative.
     TypeError
-        If a length is not an integer.
+        If a length is not an integer, or `like` is not an array.
 
     References
     ----------
@@ -93,7 +94,7 @@ def alibi(H: int, Tq: int, Tk: int | None = None, *, like: Array | None = None) 
     ValueError
         If H is below 1 or a length negative.
     TypeError
-        If one of them is not an integer.
+        If one of them is not an integer, or `like` is not an array.
 
     References
     ----------
@@ -107,12 +108,11 @@ def alibi(H: int, Tq: int, Tk: int | None = None, *, like: Array | None = None) 
            [[-0.01171875, -0.0078125 , -0.00390625,  0.        ]]])
     """
     H = check_least("H", H, 1)
-    xp: Any = np if like is None else namespace(like=like)
+    xp, options = library_of(like)
     away = abs(distances(Tq, Tk, like=like))
     N = 1 << (H.bit_length() - 1)
     slopes = [2 ** (-8 * h / N) for h in range(1, N + 1)]
     slopes += [2 ** (-8 * h / (2 * N)) for h in range(1, 2 * (H - N), 2)]
-    options: dict[str, Any] = {"device": like.device} if is_tensor(like) else {}  # type: ignore[union-attr]
     options["dtype"] = wide(xp, like).dtype if like is not None and is_float(like) else None
     column = xp.asarray(slopes, **options)[:, None, None]
     return 0.0 - column * cast(xp, away, column.dtype)  # 0 - x, so that 0 is not -0

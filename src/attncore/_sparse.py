@@ -27,7 +27,7 @@ def sparse_attention(
     random_keys: int = 0,
     seed: int = 0,
     causal: bool = False,
-    scale: float | None = None,
+    scale: float | Array | None = None,
 ) -> Array:
     r"""Attention among T tokens where each sees near, global and random keys only.
 

@@ -20,7 +20,7 @@ def streaming_attention(
     *,
     causal: bool = False,
     window: int | None = None,
-    scale: float | None = None,
+    scale: float | Array | None = None,
     block: int = 128,
 ) -> Array:
     r"""Attention that reads keys and values once, in blocks, and forgets each block.

@@ -62,7 +62,7 @@ def causal(
     ValueError
         If a length is negative or `window` is below 1.
     TypeError
-        If a length or `window` is not an integer.
+        If a length or `window` is not an integer, or `like` is not an array.
 
     References
     ----------

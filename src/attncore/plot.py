@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from attncore._arrays import Array, is_tensor, shape_of
+from attncore._arrays import Array, is_tensor, namespace, shape_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -257,6 +257,7 @@ def alt_text(drawn: Axes | Figure) -> str:
 
 def to_numpy(array: Array) -> np.ndarray:
     """Return a float64 NumPy copy of an array, a tensor on any device, or a list."""
+    namespace(array=array)  # refuses a masked array
     if is_tensor(array):
         array = array.detach().cpu().double().numpy()
     return np.array(array, dtype=np.float64)

@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 
 from attncore._arrays import (
+    LOW_PRECISION,
     Array,
     as_floats,
     broadcasts_to,
     cast,
     check_device,
+    dtype_name,
     is_tensor,
     namespace,
     shape_of,
     wide,
+    widest,
 )
 from attncore._integers import check_integer, check_length
 from attncore._relative import alibi, distances, skew, t5_bucket, xl_bias
@@ -58,7 +61,8 @@ def sinusoidal(positions: Array, D: int, *, base: float = 10000.0) -> Array:
     ValueError
         If T is negative, D not even and positive, or `base` not positive and finite.
     TypeError
-        If T or D is not an integer, or the positions are not real numbers.
+        If T or D is not an integer, or the positions are not real numbers or have 16 bits,
+        which do not hold every position above 256 (bfloat16) or 2,048 (float16).
 
     References
     ----------
@@ -94,8 +98,8 @@ def rope(x: Array, positions: Array, *, base: float = 10000.0, pairing: str = "h
     x
         Queries or keys `(..., T, D)`, D even.
     positions
-        `(T,)`, or with an axis for each of `(..., T)`, such as `(B, 1, T)`. With a cache the
-        first new token stands at ``cache.length``.
+        `(T,)`, or with an axis for each of `(..., T)`, such as `(B, 1, T)`: integers, or floats
+        of 32 bits at least. With a cache the first new token stands at ``cache.length``.
     base
         The slowest pair takes 2 pi base^(1 - 2/D) tokens for a turn.
     pairing
@@ -113,7 +117,8 @@ def rope(x: Array, positions: Array, *, base: float = 10000.0, pairing: str = "h
     ValueError
         If D is odd, the positions do not fit, or `base` or `pairing` is none of the above.
     TypeError
-        If libraries are mixed or the positions are not real numbers.
+        If libraries are mixed, or the positions are not real numbers or have 16 bits, which
+        do not hold every position above 256 (bfloat16) or 2,048 (float16).
 
     References
     ----------
@@ -170,13 +175,16 @@ def _check_waves(D: int, base: float) -> None:
 def _exact(xp: Any, positions: Array, like: Array) -> Array:
     """Return positions as float64; in 32 bits, angles near 100,000 are off by up to 0.007."""
     as_floats(positions=positions)  # refuses what holds no real numbers
+    if hasattr(positions, "dtype") and dtype_name(positions) in LOW_PRECISION:
+        raise TypeError(
+            f"positions must be integers or floats of 32 bits at least, got "
+            f"{dtype_name(positions)}, in which large ones were rounded: give integers"
+        )
     if not is_tensor(like):
         return np.asarray(positions, dtype=np.float64)
     if is_tensor(positions):
         check_device(positions=positions, x=like)
-    # Apple's GPUs have no float64.
-    dtype = xp.float32 if like.device.type == "mps" else xp.float64
-    return xp.as_tensor(positions, dtype=dtype, device=like.device)
+    return xp.as_tensor(positions, dtype=widest(xp, like), device=like.device)
 
 
 def _angles(xp: Any, positions: Array, D: int, base: float) -> Array:
