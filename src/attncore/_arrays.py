@@ -103,6 +103,7 @@ def alike(values: tuple[Any, ...]) -> bool:
         and v.dtype == first.dtype
         and v.device == first.device
         and v.layout == torch.strided
+        and not v.is_nested
         for v in values
     )
 
@@ -113,8 +114,11 @@ def cast(xp: Any, array: Array, dtype: Any) -> Array:
 
 
 def is_float(array: Array) -> bool:
-    """Tell whether the dtype is a real floating-point one."""
-    return array.dtype.kind == "f" if isinstance(array, np.ndarray) else array.is_floating_point()
+    """Tell whether the dtype is a real floating-point one that can be computed with."""
+    dtype = array.dtype
+    if isinstance(array, np.ndarray):
+        return dtype.kind == "f"
+    return dtype.is_floating_point and dtype.itemsize > 1  # 8 bits are only stored
 
 
 def is_bool(array: Array) -> bool:
@@ -143,8 +147,9 @@ def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
 def check_mask(xp: Any, mask: object, scores_shape: tuple[int, ...], beside: Array) -> None:
     """Raise unless `mask` is a boolean array of the same library that fits the scores."""
     namespace(mask=mask, scores=beside)
-    if not (isinstance(mask, np.ndarray) or is_tensor(mask)):
+    if not (isinstance(mask, np.ndarray) or is_tensor(mask)) or isinstance(mask, np.matrix):
         raise TypeError(f"mask must be a boolean array (True = attend), got {type(mask).__name__}")
+    check_dense("mask", mask)
     if not is_bool(mask):
         raise TypeError(
             f"mask must be boolean (True = attend), got {dtype_name(mask)}; "
@@ -152,6 +157,29 @@ def check_mask(xp: Any, mask: object, scores_shape: tuple[int, ...], beside: Arr
         )
     check_fits("mask", mask, scores_shape)
     check_device(mask=mask, scores=beside)
+
+
+def check_dense(name: str, array: Array) -> None:
+    """Raise if some of the numbers of `array` are hidden, left out, or of several lengths."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost; pass mask= instead, or fill "
+            f"what is masked with {name}.filled(value)"
+        )
+    if not is_tensor(array):
+        return
+    if array.is_nested:
+        raise TypeError(
+            f"{name} must be dense, got a nested tensor; use {name}.to_padded_tensor(value)"
+        )
+    if array.layout != sys.modules["torch"].strided:
+        raise TypeError(f"{name} must be dense, got {array.layout}; use {name}.to_dense()")
+
+
+def check_readable(name: str, array: Array) -> None:
+    """Raise if there are no numbers to look at."""
+    if is_tensor(array) and array.device.type == "meta":
+        raise ValueError(f"{name} is on meta, a device that holds shapes but no numbers")
 
 
 def check_fits(name: str, array: Array, scores_shape: tuple[int, ...]) -> None:
@@ -179,17 +207,16 @@ def check_device(**named: Array) -> None:
 
 
 def _as_array(xp: Any, name: str, value: object, device: Any) -> Array:
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass mask= instead")
+    check_dense(name, value)
     if is_tensor(value):
         array: Array = value
-        if array.layout != xp.strided:
-            raise TypeError(f"{name} must be dense, got {array.layout}; use {name}.to_dense()")
     elif xp is np:
         array = _from_python(np.asarray, name, value)
     else:
         array = _from_python(lambda v: xp.as_tensor(v, device=device), name, value)
     kind = dtype_name(array)
+    if kind.startswith("float8"):
+        raise TypeError(f"{name} is {kind}, with which nothing is computed; use {name}.float()")
     if not (is_float(array) or kind.startswith(("int", "uint"))):
         raise TypeError(f"{name} must hold real numbers, got {kind}")
     return array
