@@ -149,7 +149,7 @@ SCORES_AND_REGRESSION = [
     case(lambda: ac.kernel_weights([0.0], [0.0], bandwidth=np.nan), ValueError,
          "bandwidth must be positive and finite, got nan"),
     case(lambda: ac.kernel_weights([0.0], [0.0], kernel="cosine", bandwidth=1), ValueError,
-         "kernel must be one of gaussian, boxcar, epanechnikov, triangular, inverse_distance; got"),
+         "kernel must be one of gaussian, boxcar, epanechnikov, triangular, inverse_distance, got"),
     case(lambda: ac.kernel_weights(Z(3), Z((3, 1)), bandwidth=1), ValueError,
          "x and x_train must both be (n,) or both (n, D): x (3,), x_train (3, 1)"),
     case(lambda: ac.kernel_weights(Z((3, 2)), Z((3, 1)), bandwidth=1), ValueError,

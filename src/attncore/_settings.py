@@ -11,13 +11,15 @@ import numpy as np
 
 
 def check_number(name: str, value: Any) -> float:
-    """Return `value` as a float; a bool, an array, even of one number, and a string are refused."""
+    """Return `value` as a float; a bool, a string and what has axes are refused."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     try:
         return float(value)
     except OverflowError:  # an integer above 1.8e308
-        return math.inf if value > 0 else -math.inf
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
 
 
 def check_positive(name: str, value: object) -> float:
