@@ -88,7 +88,11 @@ CALLS = {
         plot.strip,
         {"scores": LINE, "weights": LINE / LINE.sum(), "values": v, "keys": ["x"] * 5},
     ),
-    "plot.alt_text": (plot.alt_text, {"drawn": plt.figure()}),
+    "plot.heatmap on axes": (
+        lambda ax: plot.heatmap(np.eye(2), ax=ax),
+        {"ax": plt.figure().subplots()},
+    ),
+    "plot.alt_text": (plot.alt_text, {"drawn": plot.heatmap(np.eye(2))}),
     "cost.Sizes": (ac.cost.Sizes, {f: getattr(SIZES, f) for f in SIZES.__dataclass_fields__}),
     "cost.params": (ac.cost.params, {"sizes": SIZES}),
     "cost.params_by_part": (ac.cost.params_by_part, {"sizes": SIZES}),
@@ -104,9 +108,16 @@ CALLS = {
     "data.speeds": (ac.data.speeds, {"name": "cpu-2-cores"}),
 }
 
+OF_ANY_DTYPE = {
+    "strings", "dates", "durations", "records", "complex numbers", "flags", "8 bits",
+    "8 other bits", "8 bits of exponent", "quantized numbers",
+}  # fmt: skip
 ACCEPTED = {
+    ("images.patches", "images"): OF_ANY_DTYPE,
+    ("images.from_patches", "rows"): OF_ANY_DTYPE,
     ("plot.heatmap", "digits"): {"None"},  # no numbers in the cells
-    ("plot.heatmap", "queries"): {"two strings"},
+    ("plot.heatmap", "queries"): {"two strings", "a list of lists of two lengths"},
+    ("plot.heatmap on axes", "ax"): {"None"},  # new axes
 }
 """What is no mistake for this argument: what comes of it is not looked at."""
 
@@ -119,6 +130,7 @@ ELSEWHERE = {
     "data.digits": NO_ARGUMENTS,
     "data.photograph": NO_ARGUMENTS,
     "plot.style": NO_ARGUMENTS,
+    "plot.to_numpy": "the exercises, which it is for, tell readers themselves",
 }
 
 MODULES = ("cost", "data", "images", "kernels", "plot", "sampling", "scores")
