@@ -201,7 +201,7 @@ def bad_numbers(good):
     if isinstance(good, int):
         yield "a float", float(good), good
         yield "a fraction", good + 0.5, ANYTHING if good == 4 else REFUSED  # bytes of a number
-        yield "an integer of NumPy", np.int16(good), good
+        yield "an integer of NumPy", np.int32(good), good
 
 
 def bad_arrays(good):
