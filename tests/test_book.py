@@ -190,6 +190,12 @@ def test_notebooks_are_the_same_when_made_twice():
         assert first == second
 
 
+def test_no_cell_prints_an_object_where_nothing_was_meant_to_be_printed():
+    for page in book_pages():
+        for printed in soup(page).select(".cell_output pre"):
+            assert not re.match(r"<[^>]+>\s*$", printed.get_text()), f"{page.name}: {printed}"
+
+
 @pytest.mark.parametrize("stem", CHAPTERS)
 def test_a_chapter_has_its_parts(stem):
     text = (ROOT / "book" / f"{stem}.md").read_text("utf-8")

@@ -9,15 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
     GemmaConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
+    PhiConfig,
     Qwen2Config,
+    Qwen3Config,
 )
 
 import attncore as ac
@@ -43,9 +46,12 @@ sizes_drawn = st.builds(
         ["d_model", "layers", "kv_heads", "head_dim", "d_ff", "vocabulary"], st.integers(1, 13)
     ),
     positions=st.integers(0, 7),
+    norms=st.sampled_from([1, 2, 4]),
     **dict.fromkeys(
-        ["gated", "tied", "qkv_bias", "out_bias", "network_bias", "norm_bias"], st.booleans()
+        ["gated", "tied", "qkv_bias", "out_bias", "network_bias", "logits_bias", "norm_bias"],
+        st.booleans(),
     ),
+    qk_norm=st.booleans(),
 )
 
 
@@ -80,12 +86,15 @@ def shapes(sizes):
         yield sizes.d_ff, d
         if sizes.network_bias:
             yield (d,)
-    for _ in range(2 * sizes.layers + 1):
-        yield (d,)
+    widths = [d] * sizes.norms + [sizes.head_dim] * 2 * sizes.qk_norm
+    for width in [*widths * sizes.layers, d]:
+        yield (width,)
         if sizes.norm_bias:
-            yield (d,)
+            yield (width,)
     if not sizes.tied:
         yield d, sizes.vocabulary
+    if sizes.logits_bias:
+        yield (sizes.vocabulary,)
 
 
 @given(sizes=sizes_drawn)
@@ -102,6 +111,54 @@ def test_gemma_outside_its_embedding_is_as_its_report_says():
     parts = cost.params_by_part(cost.MODELS["Gemma 2B"])
 
     assert sum(parts.values()) - parts["embedding"] == 1_981_884_416
+
+
+@pytest.mark.parametrize(
+    ("sizes", "published", "config"),
+    [
+        pytest.param(
+            cost.Sizes(
+                d_model=1024, layers=28, heads=16, kv_heads=8, head_dim=128, d_ff=3072,
+                vocabulary=151936, gated=True, tied=True, qk_norm=True,
+            ), 596_049_920,
+            Qwen3Config(
+                hidden_size=1024, num_hidden_layers=28, num_attention_heads=16,
+                num_key_value_heads=8, head_dim=128, intermediate_size=3072, vocab_size=151936,
+                tie_word_embeddings=True,
+            ), id="Qwen3-0.6B",
+        ),
+        pytest.param(
+            cost.Sizes(
+                d_model=2304, layers=26, heads=8, kv_heads=4, head_dim=256, d_ff=9216,
+                vocabulary=256000, gated=True, tied=True, norms=4,
+            ), 2_614_341_888,
+            Gemma2Config(
+                hidden_size=2304, num_hidden_layers=26, num_attention_heads=8,
+                num_key_value_heads=4, head_dim=256, intermediate_size=9216, vocab_size=256000,
+            ), id="Gemma 2 2B",
+        ),
+        pytest.param(
+            cost.Sizes(
+                d_model=2560, layers=32, heads=32, kv_heads=32, head_dim=80, d_ff=10240,
+                vocabulary=51200, qkv_bias=True, out_bias=True, network_bias=True,
+                logits_bias=True, norm_bias=True, norms=1,
+            ), 2_779_683_840,
+            PhiConfig(
+                hidden_size=2560, num_hidden_layers=32, num_attention_heads=32,
+                intermediate_size=10240, vocab_size=51200,
+            ), id="Phi-2",
+        ),
+    ],
+)  # fmt: skip
+def test_other_norms_and_biases_are_counted(sizes, published, config):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    parts = cost.params_by_part(sizes)
+    norms = [p.numel() for n, p in model.named_parameters() if "norm" in n]
+
+    assert cost.params(sizes) == published
+    assert sum(p.numel() for p in model.parameters()) == published
+    assert parts["norms"] == sum(norms)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +288,60 @@ def test_activations_of_a_gated_network_and_of_unfused_attention(fused):
     assert kept == cost.activation_bytes(sizes, T, fused=fused)
 
 
+@pytest.mark.parametrize("norms", [1, 2, 4])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_activations_with_other_norms(norms, qk_norm):
+    T, d, H, G, D, wide, N = 13, 15, 3, 3, 5, 31, 7
+    sizes = cost.Sizes(
+        d_model=d, layers=1, heads=H, kv_heads=G, head_dim=D, d_ff=wide, vocabulary=N,
+        logits_bias=True, norms=norms, qk_norm=qk_norm,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    table, out, logits = nn.Embedding(N, d), nn.Linear(H * D, d), nn.Linear(d, N)
+    to_q, to_k, to_v = nn.Linear(d, H * D), nn.Linear(d, G * D), nn.Linear(d, G * D)
+    up, down = nn.Linear(d, wide), nn.Linear(wide, d)
+    before, between, after, late, last = (nn.LayerNorm(d) for _ in range(5))
+    of_q, of_k = (nn.LayerNorm(D) if qk_norm else nn.Identity() for _ in range(2))
+    if norms < 4:
+        after, late = nn.Identity(), nn.Identity()
+    modules = nn.ModuleList([table, out, logits, to_q, to_k, to_v, up, down, before, between])
+    modules.extend([after, late, last, of_q, of_k]).requires_grad_()
+
+    def attend(rows):
+        q, k, v = (to(rows).unflatten(-1, (-1, D)) for to in (to_q, to_k, to_v))
+        q, k, v = (x.transpose(1, 2) for x in (of_q(q), of_k(k), v))
+        mixed = scaled_dot_product_attention(q, k, v)
+        return after(out(mixed.transpose(1, 2).flatten(2)))
+
+    def call():
+        x = table(torch.zeros(1, T, dtype=torch.long))
+        if norms == 1:
+            rows = before(x)
+            x = x + attend(rows) + down(gelu(up(rows)))
+        else:
+            x = x + attend(before(x))
+            x = x + late(down(gelu(up(between(x)))))
+        return logits(last(x))
+
+    assert kept_bytes(call, modules.parameters()) == cost.activation_bytes(sizes, T)
+
+
+@pytest.mark.parametrize(
+    ("number_bytes", "found"),
+    [(0.5625, 36_864), (np.float32(0.5625), 36_864), (9 / 16, 36_864), (0.1, 6_554), (1, 65_536)],
+)
+def test_packed_numbers_have_parts_of_bytes(number_bytes, found):
+    sizes = cost.MODELS["Llama 3 8B"]  # 65,536 numbers for each token
+    of = {"number_bytes": number_bytes}
+
+    assert cost.kv_bytes(sizes, 1, **of) == found
+    assert type(cost.kv_bytes(sizes, 1, **of)) is int
+    assert cost.kv_bytes(sizes, 10**9, number_bytes=0.5625) == 36_864 * 10**9
+    assert cost.read_bytes(sizes, number_bytes=0.5625) * 32 == cost.read_bytes(sizes) * 9
+    less = cost.activation_bytes(sizes, 8, number_bytes=0.5) - 64
+    assert less * 8 == cost.activation_bytes(sizes, 8) - 64
+
+
 @given(sizes=sizes_drawn, T=st.integers(1, 50), batch=st.integers(1, 5), past=st.integers(0, 50))
 def test_what_is_in_proportion(sizes, T, batch, past):
     whole = cost.flops_by_part(sizes, T, past=past, batch=batch)
@@ -328,6 +439,8 @@ def test_sizes_that_cannot_be_are_refused():
             cost.Sizes(**good | {name: 2.0})
     with pytest.raises(ValueError, match="positions must not be negative, got -1"):
         cost.Sizes(**good | {"positions": -1})
+    with pytest.raises(ValueError, match=r"norms must be 2 in each block, .* got 3"):
+        cost.Sizes(**good | {"norms": 3})
     with pytest.raises(TypeError, match="gated must be True or False, got 1"):
         cost.Sizes(**good | {"gated": 1})
 
@@ -344,7 +457,7 @@ def test_sizes_that_cannot_be_are_refused():
         (
             lambda: cost.activation_bytes(ODD, 1, number_bytes=0),
             ValueError,
-            "number_bytes must be at least 1, got 0",
+            "number_bytes must be positive and finite, got 0",
         ),
     ],
 )

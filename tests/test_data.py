@@ -3,11 +3,19 @@
 import gzip
 import hashlib
 import importlib.resources
+import io
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import slim_wheels
 
 import attncore as ac
+from attncore import data
 
 DATA = importlib.resources.files("attncore") / "data"
 FILES = [path.name for path in DATA.iterdir() if path.name.endswith((".csv", ".gz", ".npz"))]
@@ -86,3 +94,41 @@ def test_two_calls_share_nothing():
 
     assert ac.data.photograph().max() > 0.9
     assert ac.data.digits()[0].max() == 16
+
+
+@pytest.mark.parametrize(
+    ("load", "file"),
+    [
+        (data.motorcycle, "motorcycle.csv"),
+        (data.moby_dick, "moby_dick.txt.gz"),
+        (data.digits, "digits.npz"),
+        (data.photograph, "photograph.npz"),
+        (lambda: data.attention_maps("minilm_tired"), "attention_maps.npz"),
+    ],
+)
+def test_what_the_browser_lacks_is_said_in_one_sentence(load, file, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "files", lambda name: tmp_path)
+    with pytest.raises(
+        FileNotFoundError,
+        match=rf"^{re.escape(file)} is not part of the browser's package, .*own machine, with all",
+    ) as told:
+        load()
+
+    assert told.value.__suppress_context__  # no second traceback, about a path in the wheel
+    assert str(told.value).count(". ") == 0
+
+
+@pytest.mark.parametrize("call", ["moby_dick", "digits"])
+def test_the_browsers_package_says_what_it_lacks(call, tmp_path):
+    _, wheel = slim_wheels.own_wheel(Path(__file__).resolve().parent.parent)
+    zipfile.ZipFile(io.BytesIO(wheel)).extractall(tmp_path)
+    code = f"from attncore import data; data.motorcycle(); data.{call}()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+
+    assert done.stderr.count("Traceback") == 1
+    assert re.search(
+        rf"FileNotFoundError: {call}\S+ is not part of the browser's package", done.stderr
+    )

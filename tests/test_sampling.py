@@ -95,6 +95,31 @@ def test_the_token_that_crosses_p_is_kept():
     ]
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 7.0])
+def test_a_sum_that_meets_p_is_enough(dtype, convert, shift):
+    p = np.array([0.3, 0.1, 0.1, 0.5])
+    logits = convert((np.log(p) + shift).astype(dtype))
+    for top_p, kept in (
+        (0.5, [0, 0, 0, 1]),
+        (0.8, [0.375, 0, 0, 0.625]),
+        (0.80001, [0.3, 0.1, 0.1, 0.5]),  # the last two tie
+        (0.9, [0.3, 0.1, 0.1, 0.5]),
+    ):
+        found = probabilities(logits, top_p=top_p)
+        assert np.allclose(found, kept, rtol=0, atol=2e-6), top_p
+
+
+@given(st.permutations(range(1, 9)), st.integers(1, 7))
+def test_the_fewest_that_meet_p_are_kept_in_every_dtype(order, few):
+    p = np.array(order) / 36
+    top_p = np.sort(p)[::-1][:few].sum()
+    for dtype in (np.float64, np.float32):
+        kept = probabilities(np.log(p).astype(dtype), top_p=top_p) > 0
+        assert (kept == (np.array(order) > 8 - few)).all()
+
+
 def test_ties_are_kept_together_whatever_their_numbers():
     logits = np.array([1.0, 2.0, 1.0, 0.0, 1.0])
 
@@ -156,6 +181,29 @@ def test_draws_come_as_often_as_they_should(dtype):
     shares = np.bincount(draw(np.tile(p, (10_000, 1)), u), minlength=5) / 10_000
 
     assert np.allclose(shares, p, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("wider", [torch.float32, torch.float64])
+def test_every_token_of_sixteen_bits_can_be_drawn(dtype, wider):
+    N = 1024
+    p = torch.full((N,), 1 / N, dtype=dtype).expand(N, N)
+    u = (torch.arange(N, dtype=wider) + 0.5) / N
+
+    assert draw(p, u).tolist() == list(range(N))
+    batches = torch.rand(40, 512, generator=torch.Generator().manual_seed(0), dtype=wider)
+    assert all((draw(p[:512, :7], u) < 7).all() for u in batches)
+
+
+def test_wider_numbers_draw_what_wider_probabilities_do():
+    rng = np.random.default_rng(0)
+    p, u = rng.random((100, 7)).astype(np.float32), rng.random(100)
+
+    assert (draw(p, u) == draw(p.astype(np.float64), u)).all()
+    with pytest.raises(TypeError, match=r"uniform is float32, with fewer bits .* in float64"):
+        draw(p.astype(np.float64), u.astype(np.float32))
+    with pytest.raises(ValueError, match="draw it in 32 or 64 bits, as 16 round up to 1"):
+        draw(p.astype(np.float16), np.float16(np.full(100, 0.9999)))
 
 
 @pytest.mark.parametrize(

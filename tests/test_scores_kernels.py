@@ -132,6 +132,99 @@ def test_a_lonely_point_is_nan_not_zero():
     assert (ac.kernel_weights(x, KEYS, kernel="triangular", bandwidth=2.0)[1] == 0).all()
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("kernel", sorted(ac.kernels.KERNELS))
+@pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
+def test_a_key_out_of_reach_may_hold_anything(convert, kernel, lost):
+    x = np.array([0.0, 0.75, 1.5, 1e3])
+    y, poisoned = np.array([0.0, 1.0, 4.0, 9.0]), np.array([0.0, 1.0, 4.0, lost])
+    exact = kernel == "inverse_distance"  # its weights are 0 beside an exact match only
+    at = np.array([0.0, 1.5, 1e3]) if exact else np.array([0.25, 1.5, 1e3])
+    options = {"kernel": kernel, "bandwidth": 1.0}
+    for values in (y, np.stack([2 * y, y], axis=1)):
+        broken = values.copy()
+        broken[-1, ...] = poisoned[-1]
+        a, b = (
+            ac.nadaraya_watson(*map(convert, (at, x, some)), **options) for some in (values, broken)
+        )
+        assert np.allclose(a[:2], b[:2], rtol=0, atol=0)
+        assert np.array_equal(np.asarray(b[2]), np.full(values.shape[1:], lost), equal_nan=True)
+    left = np.asarray(ac.leave_one_out(convert(x), convert(poisoned), **options))
+    if not exact:
+        assert np.isfinite(left[:3]).all()
+        assert np.array_equal(left[:3], ac.leave_one_out(x, y, **options)[:3])
+
+
+def test_opposite_infinities_have_no_average_and_hidden_values_have_no_gradient():
+    keys, at = torch.tensor([0.0, 0.5, 9.0]), torch.tensor([0.25, 9.0])
+    y = torch.tensor([math.inf, -math.inf, 3.0], requires_grad=True)
+    found = ac.nadaraya_watson(at, keys, y, kernel="boxcar", bandwidth=1.0)
+    found[1].backward()
+
+    assert np.array_equal(found.detach(), [math.nan, 3], equal_nan=True)
+    assert y.grad.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("kernel", sorted(ac.kernels.KERNELS))
+def test_a_distance_that_is_no_number_has_a_weight_that_is_none(kernel):
+    u = np.array([math.nan, math.inf, -math.inf])
+
+    assert np.array_equal(ac.kernels.KERNELS[kernel](u), [math.nan, 0, 0], equal_nan=True)
+    options = {"kernel": kernel, "bandwidth": 1.0}
+    assert np.isnan(ac.kernel_weights([0.25], [0.0, math.nan], **options)).all()
+    assert (ac.kernel_weights([0.25], [0.0, math.inf], **options) == [[1, 0]]).all()
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_choosing_says_where_the_nan_is(convert):
+    x, y = np.arange(6.0), np.arange(6.0)
+    y[5] = math.nan
+    found = ac.nadaraya_watson(*map(convert, (np.array([0.5]), x, y)), kernel="boxcar", bandwidth=1)
+
+    assert found[0] == 0.5
+    with pytest.raises(ValueError, match=r"^y_train is nan at \[5\], and 1 of its .* leave these"):
+        ac.choose_bandwidth(convert(x), convert(y), [1.0, 2.0])
+    x[3] = math.inf
+    with pytest.raises(ValueError, match=r"^x_train is inf at \[3, 0\]"):
+        ac.choose_bandwidth(convert(x[:, None]), convert(y), [1.0, 2.0])
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
+def test_pooling_takes_nothing_from_a_hidden_key(convert, lost):
+    q, k, v = np.random.default_rng(6).normal(size=(3, 2, 5, 4))
+    mask = np.arange(5) < 4
+    wanted = ac.attention_pooling(q, k, v, mask=mask)
+    k[:, 4], v[:, 4] = math.nan, lost
+
+    assert np.allclose(ac.attention_pooling(*map(convert, (q, k, v)), mask=convert(mask)), wanted)
+
+
+def test_pooling_checks_what_the_scoring_function_returns():
+    q, k, v = np.ones((3, 4)), np.ones((5, 4)), np.ones((2, 5, 1))
+    with pytest.raises(TypeError, match="score must be a function of q and k, got str"):
+        ac.attention_pooling(q, k, k, "dot")
+    with pytest.raises(TypeError, match="do not mix: v NumPy, score torch"):
+        ac.attention_pooling(q, k, k, lambda q, k: torch.ones(3, 5))
+    with pytest.raises(ValueError, match=r"leading axes of score and v do not broadcast"):
+        ac.attention_pooling(q, k, v, lambda q, k: np.ones((7, 3, 5)))
+
+
+def test_a_bandwidth_is_one_number():
+    row = [0.0, 1.0]
+    for number in (np.float32(2), np.array(2.0), np.int64(2), 2):
+        found = ac.kernel_weights(row, row, bandwidth=number)
+        assert np.allclose(found, ac.kernel_weights(row, row, bandwidth=2.0))
+    tensors = torch.tensor(row), torch.tensor(row)
+    assert ac.kernel_weights(*tensors, bandwidth=torch.tensor([2.0])).dtype == torch.float32
+    with pytest.raises(TypeError, match="do not mix: x NumPy, bandwidth torch"):
+        ac.kernel_weights(np.zeros(2), np.zeros(2), bandwidth=torch.tensor(2.0))
+    with pytest.raises(ValueError, match=r"bandwidth must be a single number, got \(2,\)"):
+        ac.kernel_weights(*tensors, bandwidth=torch.ones(2))
+    with pytest.raises(ValueError, match="bandwidth is on meta"):
+        ac.kernel_weights(*tensors, bandwidth=torch.ones((), device="meta"))
+
+
 def test_a_far_query_does_not_underflow():
     assert np.allclose(ac.nadaraya_watson([1e4], KEYS, VALUES, bandwidth=1.0), 48)
 
@@ -172,6 +265,11 @@ def test_a_bandwidth_without_neighbours_is_not_chosen():
 
     assert best == 1.5
     assert rmse[0] == math.inf
+
+
+def test_points_without_features_are_refused():
+    with pytest.raises(ValueError, match=r"need at least one feature \(axis 1\): x \(2, 0\)"):
+        ac.kernel_weights(np.ones((2, 0)), np.ones((3, 0)), kernel="boxcar", bandwidth=1.0)
 
 
 def test_two_dimensional_points_and_several_outputs():

@@ -124,21 +124,31 @@ def alike(values: tuple[Any, ...]) -> bool:
         and v.dtype == first.dtype
         and v.device == first.device
         and v.layout == torch.strided
+        and not v.is_nested
         for v in values
     )
 
 
 def check_dense(name: str, array: Array) -> None:
-    """Raise if this is a sparse tensor."""
-    if is_tensor(array) and array.layout != sys.modules["torch"].strided:
+    """Raise if this is a sparse tensor, or a nested one."""
+    if not is_tensor(array):
+        return
+    if array.is_nested:
+        raise TypeError(
+            f"{name} must be dense, got a nested tensor; use {name}.to_padded_tensor(value)"
+        )
+    if array.layout != sys.modules["torch"].strided:
         raise TypeError(f"{name} must be dense, got {array.layout}; use {name}.to_dense()")
 
 
 def check_real(name: str, array: Array) -> None:
     """Raise unless the array is dense and holds floats or integers."""
     check_dense(name, array)
-    if not (is_float(array) or dtype_name(array).startswith(("int", "uint"))):
-        raise TypeError(f"{name} must hold real numbers, got {dtype_name(array)}")
+    kind = dtype_name(array)
+    if kind.startswith("float8"):
+        raise TypeError(f"{name} is {kind}, with which nothing is computed; use {name}.float()")
+    if not (is_float(array) or kind.startswith(("int", "uint"))):
+        raise TypeError(f"{name} must hold real numbers, got {kind}")
 
 
 def cast(xp: Any, array: Array, dtype: Any) -> Array:
@@ -147,8 +157,11 @@ def cast(xp: Any, array: Array, dtype: Any) -> Array:
 
 
 def is_float(array: Array) -> bool:
-    """Tell whether the dtype is a real floating-point one."""
-    return array.dtype.kind == "f" if isinstance(array, np.ndarray) else array.is_floating_point()
+    """Tell whether the dtype is a real floating-point one that can be computed with."""
+    dtype = array.dtype
+    if isinstance(array, np.ndarray):
+        return dtype.kind == "f"
+    return dtype.is_floating_point and dtype.itemsize > 1  # 8 bits are only stored
 
 
 def is_bool(array: Array) -> bool:
@@ -182,7 +195,7 @@ def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
 def check_mask(xp: Any, mask: object, scores_shape: tuple[int, ...], beside: Array) -> None:
     """Raise unless `mask` is a boolean array of the same library that fits the scores."""
     namespace(mask=mask, scores=beside)
-    if not (isinstance(mask, np.ndarray) or is_tensor(mask)):
+    if not (isinstance(mask, np.ndarray) or is_tensor(mask)) or isinstance(mask, np.matrix):
         raise TypeError(f"mask must be a boolean array (True = attend), got {type(mask).__name__}")
     if not is_bool(mask):
         raise TypeError(
@@ -192,6 +205,12 @@ def check_mask(xp: Any, mask: object, scores_shape: tuple[int, ...], beside: Arr
     check_dense("mask", mask)
     check_fits("mask", mask, scores_shape)
     check_device(mask=mask, scores=beside)
+
+
+def check_readable(name: str, array: Array) -> None:
+    """Raise if there are no numbers to look at."""
+    if is_tensor(array) and array.device.type == "meta":
+        raise ValueError(f"{name} is on meta, a device that holds shapes but no numbers")
 
 
 def check_fits(name: str, array: Array, scores_shape: tuple[int, ...]) -> None:

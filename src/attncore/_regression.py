@@ -8,10 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import Array, as_floats, is_tensor, shape_of
+from attncore._arrays import (
+    Array,
+    as_floats,
+    cast,
+    check_readable,
+    is_tensor,
+    namespace,
+    shape_of,
+)
+from attncore._settings import check_choice
 from attncore._softmax import softmax
 from attncore.kernels import KERNELS
-from attncore.scores import check_bandwidth, neg_sq_distance, scaled_dot
+from attncore.scores import check_bandwidth, check_rank, neg_sq_distance, scaled_dot
 
 
 def kernel_weights(
@@ -30,7 +39,7 @@ def kernel_weights(
     kernel
         A name in ``KERNELS``.
     bandwidth
-        h > 0, in the units of `x`.
+        h > 0, in the units of `x`; a tensor of one number can be learned.
 
     Returns
     -------
@@ -71,7 +80,7 @@ def nadaraya_watson(
     x, x_train, kernel, bandwidth
         As in :func:`kernel_weights`: queries `(m,)` or `(m, D)`, keys `(n,)` or `(n, D)`.
     y_train
-        Values `(n,)`, or `(n, E)`.
+        Values `(n,)`, or `(n, E)`. Those of weight exactly 0 may be anything, even NaN.
 
     Returns
     -------
@@ -170,7 +179,8 @@ def choose_bandwidth(
     Raises
     ------
     ValueError
-        If there is no candidate, or every one leaves some point without neighbours.
+        If there is no candidate, every one leaves some point without neighbours, or a known
+        point is NaN or infinite.
     TypeError
         If libraries or dtypes are mixed.
 
@@ -184,13 +194,21 @@ def choose_bandwidth(
     >>> best, rmse.round(2)
     (0.5, array([0.71, 1.45]))
     """
-    candidates = [float(h) for h in bandwidths]
+    _, row = as_floats(bandwidths=bandwidths)
+    check_readable("bandwidths", row)
+    if row.ndim != 1:
+        raise ValueError(f"bandwidths must be a row of numbers, got {shape_of(row)}")
+    candidates = row.tolist()
     if not candidates:
         raise ValueError("bandwidths is empty: give at least one candidate")
-    _, _, targets = as_floats(x_train=x_train, y_train=y_train)
+    xp, x_train, y_train = as_floats(x_train=x_train, y_train=y_train)
+    for name, points in (("x_train", x_train), ("y_train", y_train)):
+        check_readable(name, points)
+        _check_finite(xp, name, points)
     errors = []
     for h in candidates:
-        miss = leave_one_out(x_train, y_train, kernel=kernel, bandwidth=h) - targets
+        miss = leave_one_out(x_train, y_train, kernel=kernel, bandwidth=h) - y_train
+        miss = miss.detach() if is_tensor(miss) else miss
         errors.append(math.sqrt(float((miss * miss).mean())))
     rmse = np.array(errors)
     rmse[np.isnan(rmse)] = math.inf
@@ -220,7 +238,8 @@ def attention_pooling(
     Parameters
     ----------
     q, k, v
-        `(..., Tq, D)`, `(..., Tk, D)` and `(..., Tk, E)`.
+        `(..., Tq, D)`, `(..., Tk, D)` and `(..., Tk, E)`. Values of weight exactly 0 may be
+        anything, even NaN.
     score
         Maps (q, k) to scores `(..., Tq, Tk)`; see :mod:`attncore.scores`.
     mask
@@ -236,7 +255,7 @@ def attention_pooling(
     ValueError
         If `score` returns another shape, or `v` has not one row per key.
     TypeError
-        If libraries or dtypes are mixed.
+        If libraries or dtypes are mixed, or `score` is no function.
 
     References
     ----------
@@ -250,8 +269,13 @@ def attention_pooling(
     >>> attention_pooling(np.array([[57.0]]), keys, values, neg_sq_distance).round(2)
     array([[45.5]])
     """
-    _, q, k, v = as_floats(q=q, k=k, v=v)
+    xp, q, k, v = as_floats(q=q, k=k, v=v)
+    if not callable(score):
+        raise TypeError(f"score must be a function of q and k, got {type(score).__name__}")
+    check_rank(q=q, k=k)
     scores = score(q, k)
+    namespace(score=scores, v=v)
+    _, scores = as_floats(score=scores)
     if shape_of(scores)[-2:] != (q.shape[-2], k.shape[-2]):
         raise ValueError(
             f"score must return (..., Tq, Tk) = (..., {q.shape[-2]}, {k.shape[-2]}), "
@@ -259,7 +283,8 @@ def attention_pooling(
         )
     if v.ndim < 2 or v.shape[-2] != k.shape[-2]:
         raise ValueError(f"k and v must have one row per key: k {shape_of(k)}, v {shape_of(v)}")
-    return softmax(scores, mask) @ v
+    check_rank(score=scores, v=v)
+    return _mix(xp, cast(xp, softmax(scores, mask), v.dtype), v)
 
 
 def _points(x: Array, x_train: Array) -> tuple[Array, Array]:
@@ -269,6 +294,8 @@ def _points(x: Array, x_train: Array) -> tuple[Array, Array]:
         raise ValueError(f"x and x_train must both be (n,) or both (n, D): {shapes}")
     if x.ndim == 2 and x.shape[1] != x_train.shape[1]:
         raise ValueError(f"x and x_train must have equally many features (axis 1): {shapes}")
+    if x.shape[1:] == (0,):
+        raise ValueError(f"x and x_train need at least one feature (axis 1): {shapes}")
     if x_train.shape[0] == 0:
         raise ValueError(f"there must be at least one known point: {shapes}")
     return (x, x_train) if x.ndim == 2 else (x[:, None], x_train[:, None])
@@ -285,9 +312,8 @@ def _check_targets(x_train: Array, y_train: Array) -> None:
 def _weights(
     xp: Any, x: Array, x_train: Array, kernel: str, bandwidth: float, allowed: Array | None
 ) -> Array:
-    check_bandwidth(bandwidth)
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}; got {kernel!r}")
+    bandwidth = check_bandwidth(bandwidth, x=x)
+    check_choice("kernel", kernel, KERNELS)
     if kernel == "gaussian":
         return softmax(neg_sq_distance(x, x_train, bandwidth=bandwidth), allowed)
     difference = (x[:, None, :] - x_train[None, :, :]) / bandwidth
@@ -300,10 +326,32 @@ def _weights(
     exact = infinite.any(axis=1, keepdims=True)
     weights = xp.where(exact, xp.where(infinite, xp.ones_like(weights), 0.0), weights)
     total = weights.sum(axis=1, keepdims=True)
-    return weights / xp.where(total > 0, total, 1.0)
+    return weights / xp.where(total == 0, 1.0, total)
 
 
 def _average(xp: Any, weights: Array, y_train: Array) -> Array:
-    predicted = weights @ y_train
+    predicted = _mix(xp, weights, y_train)
     empty = (weights == 0).all(axis=1)
     return xp.where(empty if y_train.ndim == 1 else empty[:, None], math.nan, predicted)
+
+
+def _mix(xp: Any, weights: Array, values: Array) -> Array:
+    """Return `weights @ values`, where a weight of exactly 0 takes nothing, not even NaN."""
+
+    def takes(those: Array) -> Array:
+        return cast(xp, weights != 0, values.dtype) @ cast(xp, those, values.dtype) > 0
+
+    mixed = weights @ xp.where(xp.isfinite(values), values, 0.0)  # 0 times infinity is NaN
+    up, down = takes(values == math.inf), takes(values == -math.inf)
+    mixed = xp.where(up, math.inf, xp.where(down, -math.inf, mixed))
+    return xp.where(takes(xp.isnan(values)) | (up & down), math.nan, mixed)
+
+
+def _check_finite(xp: Any, name: str, points: Array) -> None:
+    lost = ~xp.isfinite(points)
+    if bool(lost.any()):
+        place = [int(i) for i in xp.argwhere(lost)[0]]
+        raise ValueError(
+            f"{name} is {float(points[tuple(place)])} at {place}, "
+            f"and {int(lost.sum())} of its numbers are not finite: leave these points out"
+        )

@@ -32,13 +32,22 @@ class Sizes:
         Whether the logits are made by the table of the embedding, not by a map of their own.
     qkv_bias, out_bias, network_bias
         Whether the maps to q, k and v, the output map, and the network's add a bias.
+    logits_bias
+        Whether the map to the logits adds a bias, one number for each token of the vocabulary.
     norm_bias
         Whether a norm adds a bias to its scale (LayerNorm) or has none (RMSNorm).
+    norms
+        Norms in each block: 2, before attention and network; 1, if they share it, as in Phi-2;
+        or 4, if their outputs are normed too, as in Gemma 2.
+    qk_norm
+        Whether the queries and keys of each head are normed, as in Qwen3: two scales of D
+        numbers in each block, which its heads share.
 
     Raises
     ------
     ValueError
-        If a size is below 1 (`positions` below 0), or `kv_heads` does not divide `heads`.
+        If a size is below 1 (`positions` below 0), `kv_heads` does not divide `heads`, or
+        `norms` is neither 1, 2 nor 4.
     TypeError
         If a size is not an integer, or a choice is not a bool.
 
@@ -67,7 +76,10 @@ class Sizes:
     qkv_bias: bool = False
     out_bias: bool = False
     network_bias: bool = False
+    logits_bias: bool = False
     norm_bias: bool = False
+    norms: int = 2
+    qk_norm: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; NumPy's integers, which overflow, become Python's."""
@@ -83,6 +95,11 @@ class Sizes:
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"
+            )
+        if self.norms not in (1, 2, 4):
+            raise ValueError(
+                "norms must be 2 in each block, 1 that attention and network share, or 4 if "
+                f"their outputs are normed too, got {self.norms}"
             )
 
 

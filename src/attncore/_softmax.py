@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from attncore._arrays import Array, as_floats, cast, check_mask, shape_of, wide
+from attncore._integers import check_integer
+from attncore._settings import check_positive
 
 
 def softmax(
@@ -45,7 +46,8 @@ def softmax(
         If the temperature is not positive and finite, the axis does not exist or the
         mask does not fit.
     TypeError
-        If `scores` is not numeric or `mask` is not boolean.
+        If `scores` is not numeric, `mask` is not boolean, the temperature is no number or the
+        axis no integer.
 
     References
     ----------
@@ -61,13 +63,13 @@ def softmax(
     array([0., 0.])
     """
     xp, scores = as_floats(scores=scores)
-    if not (isinstance(temperature, Real) and 0 < temperature < math.inf):
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    temperature = check_positive("temperature", temperature)
+    axis = check_integer("axis", axis)
     if not -scores.ndim <= axis < scores.ndim:
         raise ValueError(f"axis {axis} does not exist in scores of shape {shape_of(scores)}")
     if mask is not None:
         check_mask(xp, mask, shape_of(scores), scores)
-    return weigh(xp, wide(xp, scores), mask, scores.dtype, axis, float(temperature))
+    return weigh(xp, wide(xp, scores), mask, scores.dtype, axis, temperature)
 
 
 def weigh(

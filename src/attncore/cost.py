@@ -9,7 +9,11 @@ of public models, by name: "GPT-2 small", "Gemma 2B", "Llama 2 7B", "Mistral 7B"
 
 from __future__ import annotations
 
-from attncore._integers import check_least, check_length, check_sizes
+import math
+from fractions import Fraction
+
+from attncore._integers import check_length, check_sizes
+from attncore._settings import check_flag, check_positive
 from attncore._sizes import MODELS, Sizes
 
 __all__ = [
@@ -42,8 +46,14 @@ def params_by_part(sizes: Sizes) -> dict[str, int]:
     Returns
     -------
     dict of str to int
-        "embedding" (with learned positions), "attention", "network", "norms" (two in each
-        block, and a last one) and "logits", which is 0 if the map is tied.
+        "embedding" (with learned positions), "attention", "network", "norms" (of each block, of
+        queries and keys, and a last one) and "logits", which is 0 if the map is tied and has no
+        bias.
+
+    Raises
+    ------
+    TypeError
+        If `sizes` is not of the class :class:`Sizes`.
 
     References
     ----------
@@ -54,17 +64,19 @@ def params_by_part(sizes: Sizes) -> dict[str, int]:
     >>> params_by_part(MODELS["GPT-2 small"])["attention"]           # 12 (4 d^2 + 4 d)
     28348416
     """
+    _check(sizes)
     d, inner = sizes.d_model, sizes.heads * sizes.head_dim
     qkv = inner + 2 * sizes.kv_heads * sizes.head_dim
     attention = d * qkv + inner * d + sizes.qkv_bias * qkv + sizes.out_bias * d
     maps = 3 if sizes.gated else 2
     network = maps * d * sizes.d_ff + sizes.network_bias * ((maps - 1) * sizes.d_ff + d)
+    norms = sizes.layers * (sizes.norms * d + 2 * sizes.qk_norm * sizes.head_dim) + d
     return {
         "embedding": (sizes.vocabulary + sizes.positions) * d,
         "attention": sizes.layers * attention,
         "network": sizes.layers * network,
-        "norms": (2 * sizes.layers + 1) * (2 if sizes.norm_bias else 1) * d,
-        "logits": 0 if sizes.tied else sizes.vocabulary * d,
+        "norms": norms * (2 if sizes.norm_bias else 1),
+        "logits": sizes.vocabulary * ((0 if sizes.tied else d) + sizes.logits_bias),
     }
 
 
@@ -80,6 +92,11 @@ def params(sizes: Sizes) -> int:
     -------
     int
         Parameters.
+
+    Raises
+    ------
+    TypeError
+        As :func:`params_by_part`.
 
     References
     ----------
@@ -135,6 +152,7 @@ def flops_by_part(sizes: Sizes, T: int, *, past: int = 0, batch: int = 1) -> dic
     >>> flops_by_part(MODELS["GPT-2 small"], 1024)["scores"]         # 4 T^2 L d
     38654705664
     """
+    _check(sizes)
     T, batch = check_sizes(T=T, batch=batch)
     tokens, inner = T * batch, sizes.heads * sizes.head_dim
     projections = 2 * sizes.d_model * (inner + sizes.kv_heads * sizes.head_dim)
@@ -173,7 +191,7 @@ def flops(sizes: Sizes, T: int, *, past: int = 0, batch: int = 1) -> int:
 
 
 def activation_bytes(
-    sizes: Sizes, T: int, *, batch: int = 1, number_bytes: int = 4, fused: bool = True
+    sizes: Sizes, T: int, *, batch: int = 1, number_bytes: float = 4, fused: bool = True
 ) -> int:
     r"""Count the bytes that a forward pass keeps for the backward pass.
 
@@ -182,9 +200,11 @@ def activation_bytes(
 
     numbers, and 8 bytes for each token. In each block: what goes into the norms, with mean
     and spread of each row, into the maps and into the activation; q, k and v; the output of
-    attention, and H sums of exponentials for each query. Parameters, dropout and the loss
-    are not counted, nor are copies of keys and values for grouped heads: torch needs them on
-    a GPU in 32 bits, and on a CPU before torch 2.9.
+    attention, and H sums of exponentials for each query. That is for two norms: one that is
+    shared keeps 2 d + 2 fewer, norms of the outputs d + 2 more each, and norms of q and k
+    (H + G) (D + 2) more. Parameters, dropout and the loss are not counted, nor are copies of
+    keys and values for grouped heads: torch needs them on a GPU in 32 bits, and on a CPU
+    before torch 2.9.
 
     Parameters
     ----------
@@ -205,9 +225,10 @@ def activation_bytes(
     Raises
     ------
     ValueError
-        If `T`, `batch` or `number_bytes` is below 1.
+        If `T` or `batch` is below 1, or `number_bytes` is not positive and finite.
     TypeError
-        If one of them is not an integer.
+        If `T` or `batch` is not an integer, `number_bytes` no number, `fused` no bool, or
+        `sizes` not of the class :class:`Sizes`.
 
     References
     ----------
@@ -220,14 +241,20 @@ def activation_bytes(
     >>> activation_bytes(MODELS["GPT-2 small"], 1024, fused=False) / 2**20
     1158.203125
     """
-    T, batch, number_bytes = check_sizes(T=T, batch=batch, number_bytes=number_bytes)
+    _check(sizes)
+    T, batch = check_sizes(T=T, batch=batch)
     d, H, D = sizes.d_model, sizes.heads, sizes.head_dim
     network = (4 if sizes.gated else 2) * sizes.d_ff
-    block = 4 * d + 4 + 2 * (H + sizes.kv_heads) * D + network + H * (1 if fused else T)
-    return batch * T * (number_bytes * (sizes.layers * block + 2 * d + 2) + 8)
+    before = min(sizes.norms, 2)  # norms of what goes into attention and network
+    norms = before * (2 * d + 2) + (sizes.norms - before) * (d + 2)
+    norms += sizes.qk_norm * (H + sizes.kv_heads) * (D + 2)
+    sums = H * (1 if check_flag("fused", fused) else T)
+    block = norms + 2 * (H + sizes.kv_heads) * D + network + sums
+    kept = batch * T * (sizes.layers * block + 2 * d + 2)
+    return _bytes(kept, number_bytes) + 8 * batch * T
 
 
-def kv_bytes(sizes: Sizes, T: int, *, batch: int = 1, number_bytes: int = 2) -> int:
+def kv_bytes(sizes: Sizes, T: int, *, batch: int = 1, number_bytes: float = 2) -> int:
     r"""Count the bytes of the KV caches of all layers.
 
     .. math:: 2 B L G T D \times \text{bytes per number}
@@ -239,19 +266,20 @@ def kv_bytes(sizes: Sizes, T: int, *, batch: int = 1, number_bytes: int = 2) -> 
     T, batch
         Tokens of each sequence (no window is counted, no `positions`), and B sequences.
     number_bytes
-        Bytes per number.
+        Bytes per number: 0.5625 if each has 4 bits, and 32 of them a scale of 16 bits.
 
     Returns
     -------
     int
-        Bytes.
+        Bytes; what is not whole is rounded up.
 
     Raises
     ------
     ValueError
-        If `T` is below 0, or `batch` or `number_bytes` below 1.
+        If `T` is below 0, `batch` below 1, or `number_bytes` is not positive and finite.
     TypeError
-        If one of them is not an integer.
+        If `T` or `batch` is not an integer, `number_bytes` no number, or `sizes` not of the
+        class :class:`Sizes`.
 
     References
     ----------
@@ -261,13 +289,13 @@ def kv_bytes(sizes: Sizes, T: int, *, batch: int = 1, number_bytes: int = 2) -> 
     --------
     >>> kv_bytes(MODELS["Llama 2 7B"], 1), kv_bytes(MODELS["Llama 3 8B"], 1)
     (524288, 131072)
+    >>> kv_bytes(MODELS["Llama 3 8B"], 1, number_bytes=0.5625)       # 4 bits, with scales
+    36864
     """
-    batch, number_bytes = check_sizes(batch=batch, number_bytes=number_bytes)
-    T = check_length("T", T)
-    return 2 * batch * sizes.layers * sizes.kv_heads * T * sizes.head_dim * number_bytes
+    return _bytes(_cached(sizes, T, batch), number_bytes)
 
 
-def read_bytes(sizes: Sizes, *, past: int = 0, batch: int = 1, number_bytes: int = 2) -> int:
+def read_bytes(sizes: Sizes, *, past: int = 0, batch: int = 1, number_bytes: float = 2) -> int:
     """Count the bytes that a forward pass must read at least: its parameters, and the cache.
 
     Tables of which only a few rows are looked up are left out: learned positions, and the
@@ -281,19 +309,20 @@ def read_bytes(sizes: Sizes, *, past: int = 0, batch: int = 1, number_bytes: int
         Cached tokens of each sequence, and B sequences. All share one reading of the
         parameters; each has a cache of its own.
     number_bytes
-        Bytes per number.
+        Bytes per number, as in :func:`kv_bytes`.
 
     Returns
     -------
     int
-        Bytes.
+        Bytes; what is not whole is rounded up.
 
     Raises
     ------
     ValueError
-        If `past` is below 0, or `batch` or `number_bytes` below 1.
+        If `past` is below 0, `batch` below 1, or `number_bytes` is not positive and finite.
     TypeError
-        If one of them is not an integer.
+        If `past` or `batch` is not an integer, `number_bytes` no number, or `sizes` not of the
+        class :class:`Sizes`.
 
     References
     ----------
@@ -304,7 +333,27 @@ def read_bytes(sizes: Sizes, *, past: int = 0, batch: int = 1, number_bytes: int
     >>> read_bytes(MODELS["Llama 2 7B"])
     13214687232
     """
-    number_bytes = check_least("number_bytes", number_bytes, 1)
+    cached = _cached(sizes, check_length("past", past), batch)
     unread = sizes.positions + (0 if sizes.tied else sizes.vocabulary)
-    cache = kv_bytes(sizes, check_length("past", past), batch=batch, number_bytes=number_bytes)
-    return (params(sizes) - unread * sizes.d_model) * number_bytes + cache
+    return _bytes(params(sizes) - unread * sizes.d_model + cached, number_bytes)
+
+
+def _cached(sizes: Sizes, T: int, batch: int) -> int:
+    """Return how many numbers the KV caches hold."""
+    _check(sizes)
+    T, (batch,) = check_length("T", T), check_sizes(batch=batch)
+    return 2 * batch * sizes.layers * sizes.kv_heads * T * sizes.head_dim
+
+
+def _bytes(numbers: int, number_bytes: float) -> int:
+    """Return the bytes of so many numbers, rounded up to a whole one."""
+    each = Fraction(check_positive("number_bytes", number_bytes))
+    return math.ceil(numbers * each.limit_denominator(2**20))  # 0.1 is meant to be 1/10
+
+
+def _check(sizes: object) -> None:
+    if not isinstance(sizes, Sizes):
+        raise TypeError(
+            "sizes must be cost.Sizes(...), or of a model in cost.MODELS, got "
+            f"{type(sizes).__name__}"
+        )

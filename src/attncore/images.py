@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from attncore._arrays import Array, is_tensor, shape_of
+from attncore._arrays import Array, check_dense, is_tensor, namespace, shape_of
 from attncore._integers import check_axes, check_length, check_sizes
 
 
@@ -33,7 +33,7 @@ def patches(images: Array, size: int) -> Array:
     ValueError
         If there are fewer than three axes, or `size` is below 1 or does not divide.
     TypeError
-        If `images` is no array, or `size` no integer.
+        If `images` is no array, or a sparse, nested or masked one, or `size` no integer.
 
     References
     ----------
@@ -91,7 +91,8 @@ def from_patches(rows: Array, shape: tuple[int, int], size: int) -> Array:
         If `shape` has not two entries from 0 on, `size` is below 1 or does not divide them, or
         T or the width does not fit.
     TypeError
-        If `rows` is no array, `shape` no tuple, or a length no integer.
+        If `rows` is no array, or a sparse, nested or masked one, `shape` no tuple, or a length
+        no integer.
 
     References
     ----------
@@ -131,7 +132,9 @@ def _grid(rows: int, columns: int, size: int) -> tuple[int, int]:
 
 
 def _check_array(name: str, value: object) -> None:
-    if not (isinstance(value, np.ndarray) or is_tensor(value)):
+    if not (isinstance(value, np.ndarray) or is_tensor(value)) or isinstance(value, np.matrix):
         raise TypeError(
             f"{name} must be a NumPy array or a torch tensor, got {type(value).__name__}"
         )
+    namespace(**{name: value})  # refuses a masked array
+    check_dense(name, value)

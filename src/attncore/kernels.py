@@ -1,7 +1,7 @@
 """Kernels: functions K from a distance, measured in bandwidths, to a weight at least 0.
 
 Except for `inverse_distance`, each is scaled to enclose the area 1, as in the statistics
-literature; in a weighted average that constant cancels.
+literature; in a weighted average that constant cancels. The weight of NaN is NaN.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def boxcar(u: Array) -> Array:
     array([0.5, 0.5, 0. ])
     """
     xp, u = as_floats(u=u)
-    return xp.where(abs(u) <= 1, xp.ones_like(u) / 2, 0.0)
+    return xp.where(xp.isnan(u), u, xp.where(abs(u) <= 1, xp.ones_like(u) / 2, 0.0))
 
 
 def epanechnikov(u: Array) -> Array:
@@ -77,7 +77,7 @@ def epanechnikov(u: Array) -> Array:
     array([0.75  , 0.5625, 0.    ])
     """
     xp, u = as_floats(u=u)
-    return xp.where(abs(u) < 1, 0.75 * (1 - u * u), 0.0)
+    return xp.where(abs(u) >= 1, 0.0, 0.75 * (1 - u * u))
 
 
 def triangular(u: Array) -> Array:
@@ -99,7 +99,7 @@ def triangular(u: Array) -> Array:
     array([1. , 0.5, 0. ])
     """
     xp, u = as_floats(u=u)
-    return xp.where(abs(u) < 1, 1 - abs(u), 0.0)
+    return xp.where(abs(u) >= 1, 0.0, 1 - abs(u))
 
 
 def inverse_distance(u: Array) -> Array:
@@ -121,7 +121,7 @@ def inverse_distance(u: Array) -> Array:
     array([inf, 2. , 0.5])
     """
     xp, u = as_floats(u=u)
-    at_zero = abs(u) < 1 / float(xp.finfo(u.dtype).max)  # one over less would overflow
+    at_zero = abs(u) < 1 / xp.finfo(u.dtype).max  # one over less would overflow
     return xp.where(at_zero, math.inf, 1 / xp.where(at_zero, 1.0, abs(u)))
 
 

@@ -14,7 +14,15 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from attncore._arrays import Array, is_tensor, namespace, shape_of
+from attncore._arrays import (
+    Array,
+    as_floats,
+    check_readable,
+    is_tensor,
+    namespace,
+    shape_of,
+)
+from attncore._integers import check_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,7 +112,11 @@ def heatmap(
     Raises
     ------
     ValueError
-        If `weights` is not `(Tq, Tk)` between 0 and 1, or a label is missing.
+        If `weights` is not `(Tq, Tk)` between 0 and 1, a label is missing, or `digits` is not
+        from 0 to 17.
+    TypeError
+        If `weights` are not real numbers, labels are no row, `ax` is not Axes, or `digits` is
+        no integer.
     ModuleNotFoundError
         If matplotlib is not installed.
 
@@ -120,11 +132,15 @@ def heatmap(
     'Heat map of attention weights, 1 query by 2 keys. king attends most to queen (0.75).'
     """
     matplotlib = _matplotlib()
-    weights = to_numpy(weights)
+    weights = _numbers("weights", weights)
     if weights.ndim != 2 or 0 in weights.shape:
         raise ValueError(f"weights must be (Tq, Tk), got {shape_of(weights)}: pick one head")
     if not bool(((weights >= 0) & (weights <= 1 + 1e-6)).all()):
         raise ValueError("weights must lie between 0 and 1: apply softmax to scores first")
+    if digits is not None and not 0 <= check_integer("digits", digits) <= 17:
+        raise ValueError(f"digits must lie in 0 to 17, got {digits}; None prints nothing")
+    if ax is not None and not isinstance(ax, matplotlib.axes.Axes):
+        raise TypeError(f"ax must be matplotlib's Axes, got {type(ax).__name__}")
     rows = _labels("queries", queries, weights.shape[0])
     columns = _labels("keys", keys, weights.shape[1])
     if ax is None:
@@ -175,6 +191,8 @@ def strip(
     ------
     ValueError
         If the lengths differ.
+    TypeError
+        If `scores`, `weights` or `values` are not real numbers, or labels are no row.
     ModuleNotFoundError
         If matplotlib is not installed.
 
@@ -190,8 +208,16 @@ def strip(
     'Bars in three panels. Scores: a 2, b 0. Weights: a 0.88, b 0.12. Output: 0.88.'
     """
     matplotlib = _matplotlib()
-    scores, weights, values = to_numpy(scores), to_numpy(weights), to_numpy(values)
-    if scores.ndim != 1 or weights.shape != scores.shape or len(values) != len(scores):
+    scores, weights, values = (
+        _numbers(name, array)
+        for name, array in (("scores", scores), ("weights", weights), ("values", values))
+    )
+    if (
+        scores.ndim != 1
+        or weights.shape != scores.shape
+        or values.ndim not in (1, 2)
+        or len(values) != len(scores)
+    ):
         raise ValueError(
             f"scores and weights must be (Tk,) and values (Tk, E): scores {shape_of(scores)}, "
             f"weights {shape_of(weights)}, values {shape_of(values)}"
@@ -238,6 +264,8 @@ def alt_text(drawn: Axes | Figure) -> str:
     ------
     ValueError
         If nothing of this module's is on the figure.
+    TypeError
+        If `drawn` is neither a figure nor axes.
 
     References
     ----------
@@ -249,7 +277,9 @@ def alt_text(drawn: Axes | Figure) -> str:
     >>> print(alt_text(heatmap(np.eye(2))))
     Heat map of attention weights, 2 queries by 2 keys. 0 attends most to 0 (1.00), 1 to 1 (1.00).
     """
-    figure: Any = drawn.figure
+    figure: Any = getattr(drawn, "figure", None)
+    if not isinstance(figure, _matplotlib().figure.FigureBase):
+        raise TypeError(f"drawn must be a figure or axes, got {type(drawn).__name__}")
     if figure not in _texts:
         raise ValueError("nothing on this figure was drawn by attncore.plot")
     return " ".join(_texts[figure])
@@ -259,8 +289,15 @@ def to_numpy(array: Array) -> np.ndarray:
     """Return a float64 NumPy copy of an array, a tensor on any device, or a list."""
     namespace(array=array)  # refuses a masked array
     if is_tensor(array):
-        array = array.detach().cpu().double().numpy()
+        array = array.detach().cpu().double().resolve_neg().numpy()
     return np.array(array, dtype=np.float64)
+
+
+def _numbers(name: str, array: Array) -> np.ndarray:
+    """Return real numbers as :func:`to_numpy` does, or say that they are none."""
+    _, array = as_floats(**{name: array})
+    check_readable(name, array)
+    return to_numpy(array)
 
 
 def _heatmap_words(weights: np.ndarray, rows: list[str], columns: list[str]) -> str:
@@ -290,6 +327,10 @@ def _ink_on(color: Any) -> str:
 def _labels(name: str, labels: Sequence[str] | None, count: int) -> list[str]:
     if labels is None:
         return [str(i) for i in range(count)]
+    if getattr(labels, "ndim", 0) == 1:
+        labels = labels.tolist()  # type: ignore[attr-defined]  # a NumPy 1 prints as np.int64(1)
+    if not isinstance(labels, Sequence):
+        raise TypeError(f"{name} must be a list of labels, got {type(labels).__name__}")
     if len(labels) != count:
         raise ValueError(f"{name} must name all {count} of them, got {len(labels)} labels")
     return [str(label) for label in labels]

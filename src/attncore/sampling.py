@@ -7,13 +7,24 @@ it decides where chance comes from, and the same numbers give the same tokens.
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from attncore._arrays import Array, as_floats, cast, shape_of, wide
-from attncore._integers import check_integer
+from attncore._arrays import (
+    Array,
+    as_floats,
+    cast,
+    check_readable,
+    dtype_name,
+    is_float,
+    is_tensor,
+    namespace,
+    shape_of,
+    wide,
+)
+from attncore._integers import check_least
+from attncore._settings import check_number
 from attncore._softmax import softmax
 
 __all__ = ["draw", "probabilities"]
@@ -46,8 +57,9 @@ def probabilities(
         do. More than N keeps all.
     top_p
         Keep the fewest of the likeliest that together have at least this probability: the token
-        that crosses it is kept, so there is always one. Where a sum meets it but for rounding,
-        one token more or less may be kept.
+        that crosses or meets it is kept, so there is always one, and those that tie with it. A
+        sum that is less by rounding alone, up to 16 units in the last place of float32, or of
+        float64 for such logits, meets it.
 
     Returns
     -------
@@ -61,7 +73,8 @@ def probabilities(
         If `logits` hold NaN or plus infinity, or a row rules every token out; if the temperature
         is neither 0 nor from 1e-6 to 1e6, `top_k` below 1, or `top_p` not above 0 and at most 1.
     TypeError
-        If `logits` are not real numbers, or `top_k` is not an integer.
+        If `logits` are not real numbers, `top_k` is not an integer, or the temperature or `top_p`
+        no number.
 
     References
     ----------
@@ -78,8 +91,10 @@ def probabilities(
     array([0.625, 0.375, 0.   , 0.   ])
     """
     xp, logits = as_floats(logits=logits)
+    check_readable("logits", logits)
     check_settings(temperature, top_k, top_p)
     scores = _checked(wide(xp, logits))
+    temperature = float(temperature)
     if temperature == 0:
         best = scores.argmax(-1)[..., None]
         return cast(xp, _numbers(xp, scores) == best, logits.dtype)
@@ -89,7 +104,9 @@ def probabilities(
     kept = softmax(scores, mask, temperature=temperature)
     if top_p is not None and top_p < 1:  # rounding must not let 1 drop the unlikeliest
         ordered = _descending(xp, kept)
-        count = 1 + (xp.cumsum(ordered, -1)[..., :-1] < top_p).sum(-1)[..., None]
+        # The probabilities themselves are rounded: log([0.5, 0.3, ...]) has no exact 0.8.
+        enough = float(top_p) - 16 * float(xp.finfo(kept.dtype).eps)
+        count = 1 + (_sums(xp, ordered)[..., :-1] < enough).sum(-1)[..., None]
         least = xp.amin(xp.where(_numbers(xp, scores) < count, ordered, math.inf), -1)[..., None]
         kept = xp.where(kept >= least, kept, 0.0)
         kept = kept / kept.sum(-1)[..., None]
@@ -106,7 +123,9 @@ def draw(probabilities: Array, uniform: Array) -> Array:
     probabilities
         `(..., N)`, at least 0; they are divided by their sum. A 0 is never chosen.
     uniform
-        `(...)`, the numbers :math:`0 \le u < 1`, such as ``rng.random()`` gives.
+        `(...)`, the numbers :math:`0 \le u < 1`, such as ``rng.random()`` gives. They may have
+        more bits than the probabilities, and should where these have 16: of `b` bits they
+        choose no token less probable than :math:`2^{-b}`, and 16 bits round some up to 1.
 
     Returns
     -------
@@ -119,7 +138,7 @@ def draw(probabilities: Array, uniform: Array) -> Array:
         If a probability is negative or not finite, all of a row are 0, a number is not at least
         0 and below 1, or there is not one number for each row.
     TypeError
-        If libraries or dtypes are mixed.
+        If libraries are mixed, or `uniform` has fewer bits than `probabilities`.
 
     References
     ----------
@@ -134,7 +153,11 @@ def draw(probabilities: Array, uniform: Array) -> Array:
     2
     2
     """
-    xp, p, u = as_floats(probabilities=probabilities, uniform=uniform)
+    xp, p, u = as_floats(
+        probabilities=_as_wide_as(probabilities, uniform),
+        uniform=uniform,
+    )
+    check_readable("probabilities", p)
     if p.ndim < 1 or p.shape[-1] == 0:
         raise ValueError(f"probabilities must be (..., N), got {shape_of(p)}")
     if shape_of(u) != shape_of(p)[:-1]:
@@ -143,26 +166,28 @@ def draw(probabilities: Array, uniform: Array) -> Array:
             f"uniform {shape_of(u)}"
         )
     if not bool(((u >= 0) & (u < 1)).all()):
-        raise ValueError("uniform must be at least 0 and below 1")
-    p, u = wide(xp, p), wide(xp, u)[..., None]
-    sums = xp.cumsum(p, -1)
-    total = sums[..., -1:]
-    if not bool(((p >= 0) & (p < math.inf)).all() and (total > 0).all()):
+        raise ValueError(
+            "uniform must be at least 0 and below 1; draw it in 32 or 64 bits, as 16 round up to 1"
+        )
+    if not bool(((p >= 0) & (p < math.inf)).all() and (p > 0).any(-1).all()):
         raise ValueError("probabilities must be at least 0 and finite, and not all 0")
+    sums = _sums(xp, p)
+    total = sums[..., -1:]
     # Rounding may lift u times the total to the total, which no stretch reaches beyond.
-    point = xp.minimum(u * total, xp.nextafter(total, 0 * total))
+    point = xp.minimum(cast(xp, u, sums.dtype)[..., None] * total, xp.nextafter(total, 0 * total))
     return cast(xp, (sums > point) & (p > 0), xp.int8).argmax(-1)
 
 
 def check_settings(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Raise unless the three are such as :func:`probabilities` takes."""
-    if not (isinstance(temperature, Real) and (temperature == 0 or 1e-6 <= temperature <= 1e6)):
+    number = check_number("temperature", temperature)
+    if not (number == 0 or 1e-6 <= number <= 1e6):
         raise ValueError(
             f"temperature must be 0 (the likeliest token) or from 1e-6 to 1e6, got {temperature}"
         )
-    if top_k is not None and check_integer("top_k", top_k) < 1:
-        raise ValueError(f"top_k must be at least 1, got {top_k}; None keeps all")
-    if top_p is not None and not (isinstance(top_p, Real) and 0 < top_p <= 1):
+    if top_k is not None:
+        check_least("top_k", top_k, 1)
+    if top_p is not None and not 0 < check_number("top_p", top_p) <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}; None keeps all")
 
 
@@ -174,6 +199,27 @@ def _checked(scores: Array) -> Array:
     if not bool((scores > -math.inf).any(-1).all()):
         raise ValueError("a row of logits is minus infinity throughout: no token is left to choose")
     return scores
+
+
+def _as_wide_as(probabilities: Array, uniform: Array) -> Array:
+    """Return the probabilities in the dtype of `uniform`, if that has more bits."""
+    xp = namespace(probabilities=probabilities, uniform=uniform)
+    both = probabilities, uniform
+    if not all((isinstance(a, np.ndarray) or is_tensor(a)) and is_float(a) for a in both):
+        return probabilities
+    have, given = (a.dtype.itemsize for a in both)
+    if given < have:
+        raise TypeError(
+            f"uniform is {dtype_name(uniform)}, with fewer bits than the probabilities, "
+            f"{dtype_name(probabilities)}: draw it in {dtype_name(probabilities)}"
+        )
+    return cast(xp, probabilities, uniform.dtype) if given > have else probabilities
+
+
+def _sums(xp: Any, p: Array) -> Array:
+    """Return the running sums, in float64 where the device has it."""
+    narrow = is_tensor(p) and p.device.type == "mps"
+    return xp.cumsum(cast(xp, p, xp.float32 if narrow else xp.float64), -1)
 
 
 def _numbers(xp: Any, scores: Array) -> Array:

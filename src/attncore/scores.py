@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attncore._arrays import Array, as_floats, is_tensor, shape_of
+from attncore._arrays import Array, as_floats, check_readable, is_tensor, namespace, shape_of
+from attncore._settings import check_positive
 
 
 def dot(q: Array, k: Array) -> Array:
@@ -106,7 +107,7 @@ def neg_sq_distance(q: Array, k: Array, *, bandwidth: float = 1.0) -> Array:
     q, k
         As in :func:`dot`.
     bandwidth
-        h > 0, in the units of the features.
+        h > 0, in the units of the features; a tensor of one number can be learned.
 
     Returns
     -------
@@ -117,6 +118,8 @@ def neg_sq_distance(q: Array, k: Array, *, bandwidth: float = 1.0) -> Array:
     ------
     ValueError
         If `bandwidth` is not positive and finite, and as :func:`dot`.
+    TypeError
+        If `bandwidth` is no number, and as :func:`dot`.
 
     References
     ----------
@@ -128,8 +131,8 @@ def neg_sq_distance(q: Array, k: Array, *, bandwidth: float = 1.0) -> Array:
     >>> neg_sq_distance(np.array([[57.0]]), np.array([[51.0], [56.0], [58.0]]))
     array([[-18. ,  -0.5,  -0.5]])
     """
-    check_bandwidth(bandwidth)
     _, q, k = _queries_and_keys(q, k)
+    bandwidth = check_bandwidth(bandwidth, q=q)
     difference = (q[..., :, None, :] - k[..., None, :, :]) / bandwidth
     return 0.0 - (difference**2).sum(axis=-1) / 2  # 0 - x, so that an exact match is 0, not -0
 
@@ -169,7 +172,7 @@ def bilinear(q: Array, k: Array, W: Array) -> Array:
     array([[6.]])
     """
     _, q, k, W = as_floats(q=q, k=k, W=W)
-    _check_rank(q, k)
+    check_rank(q=q, k=k)
     if shape_of(W) != (q.shape[-1], k.shape[-1]):
         raise ValueError(
             f"W must be (Dq, Dk) = ({q.shape[-1]}, {k.shape[-1]}), got {shape_of(W)}: "
@@ -216,7 +219,7 @@ def additive(q: Array, k: Array, Wq: Array, Wk: Array, w: Array) -> Array:
     array([[1.523, 1.928]])
     """
     xp, q, k, Wq, Wk, w = as_floats(q=q, k=k, Wq=Wq, Wk=Wk, w=w)
-    _check_rank(q, k)
+    check_rank(q=q, k=k)
     hidden = w.shape[0] if w.ndim == 1 else -1
     if shape_of(Wq) != (q.shape[-1], hidden) or shape_of(Wk) != (k.shape[-1], hidden):
         raise ValueError(
@@ -226,11 +229,29 @@ def additive(q: Array, k: Array, Wq: Array, Wk: Array, w: Array) -> Array:
     return xp.tanh((q @ Wq)[..., :, None, :] + (k @ Wk)[..., None, :, :]) @ w
 
 
-def check_bandwidth(bandwidth: Any) -> None:
-    """Raise unless the bandwidth, a number or a tensor of one, is positive and finite."""
-    number = bandwidth.detach().item() if is_tensor(bandwidth) else bandwidth
-    if not 0 < number < math.inf:
-        raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}")
+def check_bandwidth(bandwidth: Any, **beside: Array) -> Any:
+    """Return the bandwidth, a positive finite number, as a float or a tensor without axes."""
+    if not is_tensor(bandwidth):
+        return check_positive("bandwidth", bandwidth)
+    namespace(**beside, bandwidth=bandwidth)
+    _, bandwidth = as_floats(bandwidth=bandwidth)
+    check_readable("bandwidth", bandwidth)
+    if bandwidth.numel() != 1:
+        raise ValueError(f"bandwidth must be a single number, got {shape_of(bandwidth)}")
+    check_positive("bandwidth", bandwidth.detach().item())
+    return bandwidth.reshape(())
+
+
+def check_rank(**named: Array) -> None:
+    """Raise unless the two are `(..., T, D)` and their leading axes broadcast."""
+    names = " and ".join(named)
+    shapes = ", ".join(f"{name} {shape_of(array)}" for name, array in named.items())
+    if any(array.ndim < 2 for array in named.values()):
+        raise ValueError(f"{names} must be (..., T, D): {shapes}; add an axis with a[None]")
+    few, many = sorted((shape_of(array)[:-2] for array in named.values()), key=len)
+    aligned = many[len(many) - len(few) :]
+    if any(a != b and 1 not in (a, b) for a, b in zip(few, aligned, strict=True)):
+        raise ValueError(f"the leading axes of {names} do not broadcast: {shapes}")
 
 
 def _unit(xp: Any, x: Array) -> Array:
@@ -244,20 +265,10 @@ def _unit(xp: Any, x: Array) -> Array:
 
 def _queries_and_keys(q: Array, k: Array) -> tuple[Array, Array, Array]:
     xp, q, k = as_floats(q=q, k=k)
-    _check_rank(q, k)
+    check_rank(q=q, k=k)
     if q.shape[-1] != k.shape[-1] or q.shape[-1] == 0:
         raise ValueError(
             f"queries and keys must be equally wide, at least 1 (last axis D): "
             f"q {shape_of(q)}, k {shape_of(k)}"
         )
     return xp, q, k
-
-
-def _check_rank(q: Array, k: Array) -> None:
-    shapes = f"q {shape_of(q)}, k {shape_of(k)}"
-    if q.ndim < 2 or k.ndim < 2:
-        raise ValueError(f"q and k must be (..., T, D): {shapes}; add an axis with a[None]")
-    few, many = sorted((shape_of(q)[:-2], shape_of(k)[:-2]), key=len)
-    aligned = many[len(many) - len(few) :]
-    if any(a != b and 1 not in (a, b) for a, b in zip(few, aligned, strict=True)):
-        raise ValueError(f"the leading axes of q and k do not broadcast: {shapes}")

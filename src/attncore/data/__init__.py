@@ -1,8 +1,12 @@
-"""The small real data sets the book uses. Sources and hashes: README.md beside this file."""
+"""The small real data sets the book uses. Sources and hashes: README.md beside this file.
+
+FileNotFoundError if a large one is asked for in the browser, whose package is without them.
+"""
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from importlib.resources import files
 from typing import Any
@@ -29,7 +33,7 @@ def motorcycle() -> tuple[np.ndarray, np.ndarray]:
     >>> times.shape, float(times.max()), float(accel.min())
     ((133,), 57.6, -134.0)
     """
-    lines = (files(__name__) / "motorcycle.csv").read_text("ascii").splitlines()[1:]
+    lines = _read("motorcycle.csv").decode("ascii").splitlines()[1:]
     table = np.array([line.split(",") for line in lines], dtype=np.float64)
     return table[:, 0].copy(), table[:, 1].copy()
 
@@ -52,8 +56,7 @@ def moby_dick() -> str:
     >>> text[11:27], len(set(text))
     ('Call me Ishmael.', 81)
     """
-    packed = (files(__name__) / "moby_dick.txt.gz").read_bytes()
-    return gzip.decompress(packed).decode("utf-8")
+    return gzip.decompress(_read("moby_dick.txt.gz")).decode("utf-8")
 
 
 def attention_maps(sentence: str) -> tuple[list[str], np.ndarray]:
@@ -75,6 +78,8 @@ def attention_maps(sentence: str) -> tuple[list[str], np.ndarray]:
     ------
     ValueError
         If there is no such sentence.
+    TypeError
+        If `sentence` is no string.
 
     References
     ----------
@@ -86,7 +91,9 @@ def attention_maps(sentence: str) -> tuple[list[str], np.ndarray]:
     >>> tokens[1:4], weights.shape
     (['the', 'cat', 'sat'], (6, 12, 9, 9))
     """
-    with (files(__name__) / "attention_maps.npz").open("rb") as file, np.load(file) as stored:
+    if not isinstance(sentence, str):
+        raise TypeError(f"sentence must be a name, got {type(sentence).__name__}")
+    with _arrays("attention_maps.npz") as stored:
         names = [name for name in stored.files if not name.endswith("_tokens")]
         if sentence not in names:
             raise ValueError(f"no maps of {sentence!r}: there are {', '.join(names)}")
@@ -112,7 +119,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     >>> images.shape, float(images.max()), labels[:5].tolist()
     ((1797, 8, 8), 16.0, [0, 1, 2, 3, 4])
     """
-    with (files(__name__) / "digits.npz").open("rb") as file, np.load(file) as stored:
+    with _arrays("digits.npz") as stored:
         return stored["images"].astype(np.float64), stored["labels"].astype(np.int64)
 
 
@@ -134,7 +141,7 @@ def photograph() -> np.ndarray:
     >>> image.shape, [round(float(c), 2) for c in image[0, 0]]       # sky, at the upper left
     ((96, 160, 3), [0.7, 0.8, 0.91])
     """
-    with (files(__name__) / "photograph.npz").open("rb") as file, np.load(file) as stored:
+    with _arrays("photograph.npz") as stored:
         return stored["image"] / 255.0
 
 
@@ -160,6 +167,8 @@ def speeds(name: str) -> dict[str, Any]:
     ------
     ValueError
         If there is no such machine.
+    TypeError
+        If `name` is no string.
 
     References
     ----------
@@ -171,9 +180,24 @@ def speeds(name: str) -> dict[str, Any]:
     >>> found["threads"], sorted(found["rows"][0])
     (2, ['case', 'group', 'ms', 'peak_mb'])
     """
-    kept = {
-        path.name.removesuffix(".json"): path for path in (files(__name__) / "speeds").iterdir()
-    }
+    if not isinstance(name, str):
+        raise TypeError(f"name must be that of a machine, got {type(name).__name__}")
+    kept = [path.name.removesuffix(".json") for path in (files(__name__) / "speeds").iterdir()]
     if name not in kept:
         raise ValueError(f"no speeds of {name!r}: there are {', '.join(sorted(kept))}")
-    return json.loads(kept[name].read_text("utf-8"))
+    return json.loads(_read(f"speeds/{name}.json"))
+
+
+def _arrays(name: str) -> Any:
+    return np.load(io.BytesIO(_read(name)))
+
+
+def _read(name: str) -> bytes:
+    """Return a file of this folder; the wheel for the browser leaves out the large ones."""
+    try:
+        return (files(__name__) / name).read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{name} is not part of the browser's package, which leaves large files out: download "
+            "this page's notebook and run it on your own machine, with all of attncore"
+        ) from None

@@ -1,0 +1,423 @@
+"""Every public function, every argument, wrong values: our own words, or a right answer.
+
+A row of `CALLS` is a function and arguments that it takes. The values of each argument are
+replaced, one at a time, by those that people pass by mistake. The call must then either raise a
+TypeError or ValueError of ours that names the argument, or return what it returns for the plain
+value that was meant. Nothing that is given may be altered.
+"""
+
+import dis
+import inspect
+import math
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+import attncore as ac
+from attncore import plot
+
+SOURCE = str(Path(ac.__file__).parent)
+REFUSED = object()  # nothing sensible could be meant
+ANYTHING = object()  # a result of some kind may make sense: only the errors must be ours
+
+
+def numbers(*shape):
+    """Return numbers between 0 and 1, always the same."""
+    return np.random.default_rng(len(shape)).random(shape)
+
+
+q, k, v = numbers(3, 4), numbers(5, 4), numbers(5, 2)
+MASK = np.arange(15).reshape(3, 5) % 4 > 0
+LINE = np.linspace(0, 1, 5)
+SIZES = ac.cost.MODELS["GPT-2 small"]
+COUNTED = {"batch": 2, "number_bytes": 4}
+
+CALLS = {
+    "softmax": (ac.softmax, {"scores": numbers(3, 5), "mask": MASK, "temperature": 2.0, "axis": 1}),
+    "kernel_weights": (
+        ac.kernel_weights,
+        {"x": LINE[:2], "x_train": LINE, "kernel": "gaussian", "bandwidth": 0.5},
+    ),
+    "nadaraya_watson": (
+        ac.nadaraya_watson,
+        {"x": LINE[:2], "x_train": LINE, "y_train": LINE**2, "kernel": "boxcar", "bandwidth": 0.5},
+    ),
+    "leave_one_out": (
+        ac.leave_one_out,
+        {"x_train": LINE, "y_train": LINE**2, "kernel": "gaussian", "bandwidth": 0.5},
+    ),
+    "choose_bandwidth": (
+        ac.choose_bandwidth,
+        {"x_train": LINE, "y_train": LINE**2, "bandwidths": [0.5, 1.0], "kernel": "gaussian"},
+    ),
+    "attention_pooling": (
+        ac.attention_pooling,
+        {"q": q, "k": k, "v": v, "score": ac.scores.dot, "mask": MASK},
+    ),
+    "scores.dot": (ac.scores.dot, {"q": q, "k": k}),
+    "scores.scaled_dot": (ac.scores.scaled_dot, {"q": q, "k": k}),
+    "scores.cosine": (ac.scores.cosine, {"q": q, "k": k}),
+    "scores.neg_sq_distance": (ac.scores.neg_sq_distance, {"q": q, "k": k, "bandwidth": 2.0}),
+    "scores.bilinear": (ac.scores.bilinear, {"q": q, "k": k, "W": numbers(4, 4)}),
+    "scores.additive": (
+        ac.scores.additive,
+        {"q": q, "k": k, "Wq": numbers(4, 7), "Wk": numbers(4, 7), "w": numbers(7)},
+    ),
+    **{f"kernels.{name}": (kernel, {"u": LINE}) for name, kernel in ac.kernels.KERNELS.items()},
+    "sampling.probabilities": (
+        ac.sampling.probabilities,
+        {"logits": numbers(3, 5), "temperature": 0.5, "top_k": 3, "top_p": 0.5},
+    ),
+    "sampling.draw": (ac.sampling.draw, {"probabilities": numbers(3, 5), "uniform": numbers(3)}),
+    "images.patches": (ac.images.patches, {"images": numbers(4, 6, 3), "size": 2}),
+    "images.from_patches": (
+        ac.images.from_patches,
+        {"rows": numbers(6, 12), "shape": (4, 6), "size": 2},
+    ),
+    "plot.heatmap": (
+        plot.heatmap,
+        {"weights": numbers(2, 3), "queries": ["x", "y"], "keys": ["x", "y", "z"], "digits": 2},
+    ),
+    "plot.strip": (
+        plot.strip,
+        {"scores": LINE, "weights": LINE / LINE.sum(), "values": v, "keys": ["x"] * 5},
+    ),
+    "plot.heatmap on axes": (
+        lambda ax: plot.heatmap(np.eye(2), ax=ax),
+        {"ax": plt.figure().subplots()},
+    ),
+    "plot.alt_text": (plot.alt_text, {"drawn": plot.heatmap(np.eye(2))}),
+    "cost.Sizes": (ac.cost.Sizes, {f: getattr(SIZES, f) for f in SIZES.__dataclass_fields__}),
+    "cost.params": (ac.cost.params, {"sizes": SIZES}),
+    "cost.params_by_part": (ac.cost.params_by_part, {"sizes": SIZES}),
+    "cost.flops": (ac.cost.flops, {"sizes": SIZES, "T": 3, "past": 2, "batch": 2}),
+    "cost.flops_by_part": (ac.cost.flops_by_part, {"sizes": SIZES, "T": 3, "past": 2, "batch": 2}),
+    "cost.activation_bytes": (
+        ac.cost.activation_bytes,
+        {"sizes": SIZES, "T": 3, **COUNTED, "fused": True},
+    ),
+    "cost.kv_bytes": (ac.cost.kv_bytes, {"sizes": SIZES, "T": 3, **COUNTED}),
+    "cost.read_bytes": (ac.cost.read_bytes, {"sizes": SIZES, "past": 3, **COUNTED}),
+    "data.attention_maps": (ac.data.attention_maps, {"sentence": "minilm_tired"}),
+    "pick_device": (ac.pick_device, {"prefer": "cpu"}),
+    "data.speeds": (ac.data.speeds, {"name": "cpu-2-cores"}),
+}
+
+OF_ANY_DTYPE = {
+    "strings", "dates", "durations", "records", "complex numbers", "flags", "8 bits",
+    "8 other bits", "8 bits of exponent", "quantized numbers",
+}  # fmt: skip
+ACCEPTED = {
+    ("images.patches", "images"): OF_ANY_DTYPE,
+    ("images.from_patches", "rows"): OF_ANY_DTYPE,
+    ("plot.heatmap", "digits"): {"None"},  # no numbers in the cells
+    ("plot.heatmap", "queries"): {"two strings", "a list of lists of two lengths"},
+    ("plot.heatmap on axes", "ax"): {"None"},  # new axes
+}
+"""What is no mistake for this argument: what comes of it is not looked at."""
+
+ALIASES = {"sentence": "maps", "name": "speeds"}  # how a message calls an argument
+
+NO_ARGUMENTS = "it takes no arguments"
+LATER = "its rows are not written yet"
+ELSEWHERE = {
+    "KVCache": LATER,
+    "StaticKVCache": LATER,
+    "attention": LATER,
+    "attention_weights": LATER,
+    "linear_attention": LATER,
+    "sparse_attention": LATER,
+    "streaming_attention": LATER,
+    "data.motorcycle": NO_ARGUMENTS,
+    "data.moby_dick": NO_ARGUMENTS,
+    "data.digits": NO_ARGUMENTS,
+    "data.photograph": NO_ARGUMENTS,
+    "plot.style": NO_ARGUMENTS,
+    "plot.to_numpy": "the exercises, which it is for, tell readers themselves",
+}
+
+MODULES = ("cost", "data", "images", "kernels", "plot", "sampling", "scores")
+"""The public modules, each of whose public functions and classes has a row, like those of ac."""
+
+
+def bad_values(good):
+    """Yield (words, wrong value, the plain value that it may be taken for)."""
+    yield "None", None, REFUSED
+    yield "a string", "a", REFUSED
+    yield "two strings", ["a", "b"], REFUSED
+    yield "bytes", b"a", REFUSED
+    yield "an object", object(), REFUSED
+    yield "a set", {1.5}, REFUSED
+    yield "a dict", {"a": 1.5}, REFUSED
+    if not callable(good):
+        yield "a function", bad_values, REFUSED
+    yield "a complex number", 1 + 1j, REFUSED
+    yield "an array of complex numbers", np.array([1 + 1j]), REFUSED
+    yield "a list of lists of two lengths", [[1.0], [1.0, 2.0]], REFUSED
+    yield "an array of objects", np.array([object()]), REFUSED
+    yield "a date", np.datetime64("2000-01-01"), REFUSED
+    if isinstance(good, bool):
+        yield from bad_flags(good)
+    elif isinstance(good, (int, float)):
+        yield from bad_numbers(good)
+    elif isinstance(good, (np.ndarray, torch.Tensor)):
+        yield from bad_arrays(good)
+    else:
+        yield "a number", 1.5, REFUSED
+        yield "True", True, REFUSED
+        yield "an array", np.ones((2, 3)), REFUSED
+        yield "a tensor", torch.ones(2, 3), REFUSED
+        yield "an empty list", [], REFUSED
+
+
+def bad_flags(good):
+    yield "1", 1, True
+    yield "0.0", 0.0, False
+    yield "a flag of NumPy", np.bool_(good), good
+    yield "an array of one flag", np.array([good]), good
+    yield "an array of flags", np.array([good, not good]), REFUSED
+    yield "a tensor of flags", torch.tensor([good, not good]), REFUSED
+    yield "an empty list", [], REFUSED
+
+
+def bad_numbers(good):
+    yield "True", True, 1
+    yield "NaN", math.nan, REFUSED
+    yield "infinity", math.inf, REFUSED
+    yield "minus infinity", -math.inf, REFUSED
+    yield "NumPy's NaN", np.float32(math.nan), REFUSED
+    yield "an enormous integer", 2**70, ANYTHING
+    yield "a negative integer", -(2**70), REFUSED
+    yield "a string of digits", str(good), REFUSED
+    yield "a list of one", [good], good
+    yield "an array of one", np.array([good]), good
+    yield "an array of two", np.array([good, good]), REFUSED
+    yield "an empty array", np.array([]), REFUSED
+    yield "an array without axes", np.array(good), good
+    yield "a masked array", np.ma.masked_array(good, True), REFUSED
+    yield "NumPy's masked", np.ma.masked, REFUSED
+    yield "a tensor without axes", torch.tensor(good), good
+    yield "a tensor of one", torch.tensor([good]), good
+    yield "a tensor of two", torch.tensor([good, good]), REFUSED
+    yield "a meta tensor", torch.tensor(good, device="meta"), REFUSED
+    yield "a float16", np.float16(good), float(np.float16(good))
+    if isinstance(good, int):
+        yield "a float", float(good), good
+        yield "a fraction", good + 0.5, ANYTHING if good == 4 else REFUSED  # bytes of a number
+        yield "an integer of NumPy", np.int32(good), good
+
+
+def bad_arrays(good):
+    """Yield wrong values for an array, in its own library and in the other."""
+    array = np.asarray(good)
+    hidden = np.zeros(array.shape, dtype=bool)
+    hidden.flat[0] = True
+    yield "a number", 0.5, ANYTHING
+    yield "True", True, REFUSED
+    yield "an array without axes", array.flat[0], ANYTHING
+    yield "an array with an axis more", array[None], ANYTHING
+    yield "an array with an axis less", array[0], ANYTHING
+    yield "an array with no row", array[:0], ANYTHING
+    yield "an array with no column", array[..., :0], ANYTHING
+    yield "an empty list", [], ANYTHING
+    yield "a list", array.tolist(), good
+    yield "a masked array", np.ma.masked_array(array, hidden), REFUSED
+    yield "a masked array with nothing masked", np.ma.masked_array(array), good
+    yield "objects", array.astype(object), good
+    yield "strings", array.astype(str), REFUSED
+    yield "dates", array.astype("int64").astype("datetime64[s]"), REFUSED
+    yield "durations", array.astype("int64").astype("timedelta64[s]"), REFUSED
+    yield "complex numbers", array * (1 + 1j), REFUSED
+    yield "records", np.zeros(array.shape, dtype=[("a", float)]), REFUSED
+    yield "a longer float", array.astype(np.longdouble), good
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        if array.ndim == 2:
+            yield "a matrix", np.matrix(array), good
+    if array.dtype.kind in "iuf":
+        yield "flags", array > 0.5, REFUSED
+        yield "big-endian numbers", array.astype(array.dtype.newbyteorder(">")), good
+        yield "float16", array.astype(np.float16), array.astype(np.float16).astype(float)
+    if array.dtype.kind in "iu":
+        yield "big-endian short integers", array.astype(">i2"), good
+        yield "unsigned bytes", array.astype(np.uint8), good
+        yield "floats", array.astype(float), good
+    if array.dtype.kind == "b":
+        yield "numbers for flags", array.astype(float), good
+    yield "a tensor in another library", torch.ones(2, 3), ANYTHING
+    if isinstance(good, torch.Tensor):
+        yield "an array of the other library", array, good
+
+
+def bad_tensors(good):
+    """Yield wrong tensors in place of a good one."""
+    yield "a sparse tensor", good.to_sparse(), REFUSED
+    if good.ndim == 2:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch calls this layout unfinished
+            yield "a compressed sparse tensor", good.to_sparse_csr(), REFUSED
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # and these
+        if good.ndim > 1:
+            yield "a nested tensor", torch.nested.nested_tensor([*good]), REFUSED
+            rows = torch.nested.nested_tensor([*good], layout=torch.jagged)
+            yield "a jagged tensor", rows, REFUSED
+    yield "complex numbers", good * (1 + 1j), REFUSED
+    yield "another device", good.to("meta"), ANYTHING
+    yield "a learned parameter", good.clone().requires_grad_(good.is_floating_point()), good
+    yield "a tensor without axes", good.flatten()[0], ANYTHING
+    yield "a tensor with an axis more", good[None], ANYTHING
+    yield "a tensor with an axis less", good[0], ANYTHING
+    yield "a tensor with no row", good[:0], ANYTHING
+    yield "a tensor with no column", good[..., :0], ANYTHING
+    yield "a conjugate's imaginary part", (good + 0j).conj().imag, ANYTHING
+    if good.dtype != torch.bool:
+        yield "flags", good > 0.5, REFUSED
+    if good.is_floating_point():
+        yield "8 bits", good.to(torch.float8_e4m3fn), REFUSED
+        yield "8 other bits", good.to(torch.float8_e5m2), REFUSED
+        yield "8 bits of exponent", good.to(torch.float8_e8m0fnu), REFUSED
+        yield "16 bits", good.half(), good.half().double()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            quantized = torch.quantize_per_tensor(good.float(), 0.1, 0, torch.qint8)
+        yield "quantized numbers", quantized, REFUSED
+    else:
+        yield "floats", good.double(), good
+
+
+def as_tensors(arguments):
+    """Return the arguments with a tensor for each array."""
+    return {
+        n: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+        for n, value in arguments.items()
+    }
+
+
+def raised_by_us(error):
+    """Tell whether a `raise` in attncore made the error, not an operation of another library."""
+    traceback = error.__traceback__
+    while traceback.tb_next:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code
+    deliberate = code.co_code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return code.co_filename.startswith(SOURCE) and deliberate
+
+
+def same(found, wanted):
+    """Tell whether two results are alike, but for the precision of 16 bits."""
+    if isinstance(found, plt.Figure) or hasattr(found, "figure"):
+        return plot.alt_text(found) == plot.alt_text(wanted)
+    if isinstance(found, dict):
+        return found.keys() == wanted.keys() and all(same(found[n], wanted[n]) for n in found)
+    if isinstance(found, (tuple, list)):
+        return len(found) == len(wanted) and all(map(same, found, wanted))
+    if isinstance(found, (np.ndarray, torch.Tensor, float, np.number)):
+        found, wanted = (x.detach().cpu() if torch.is_tensor(x) else x for x in (found, wanted))
+        found, wanted = np.asarray(found, dtype=float), np.asarray(wanted, dtype=float)
+        return found.shape == wanted.shape and np.allclose(
+            found, wanted, rtol=1e-2, atol=1e-2, equal_nan=True
+        )
+    return found == wanted
+
+
+def trouble(function, arguments, name, bad, plain):
+    """Return what is wrong with a call, or None."""
+    before = bad.copy() if type(bad) is np.ndarray else None
+    try:
+        found = function(**arguments | {name: bad})
+    except (TypeError, ValueError) as error:
+        if not raised_by_us(error):
+            return f"not ours: {type(error).__name__}: {error}"
+        # Where two shapes do not fit together, either may be named.
+        names = arguments if plain is ANYTHING else (name, ALIASES.get(name, name))
+        if not re.search(rf"\b({'|'.join(names)})\b", str(error)):
+            return f"does not name {name}: {error}"
+        return None
+    except Exception as error:  # whatever comes is to be reported beside the others
+        return f"not ours: {type(error).__name__}: {error}"
+    if before is not None and before.tobytes() != bad.tobytes():
+        return "altered what it was given"
+    if plain is ANYTHING:
+        return None
+    if plain is REFUSED:
+        return f"accepted: {found!r:.200}"
+    wanted = function(**arguments | {name: plain})
+    return None if same(found, wanted) else f"wrong answer: {found!r:.200}, not {wanted!r:.200}"
+
+
+def takes_none(function, name):
+    """Tell whether None is the default of an argument."""
+    parameter = inspect.signature(function).parameters.get(name)
+    return parameter is not None and parameter.default is None
+
+
+def troubles(row, arguments, name, values):
+    """Return what is wrong with the calls in which `name` has one value after another."""
+    function, found = CALLS[row][0], []
+    for words, bad, plain in values:
+        if bad is None and takes_none(function, name):
+            continue
+        if words in ACCEPTED.get((row, name), ()):
+            plain = ANYTHING
+        told = trouble(function, arguments, name, bad, plain)
+        if told:
+            found.append(f"{name} = {words}: {told}")
+        plt.close("all")
+    return found
+
+
+ARGUMENTS = [(name, argument) for name, (_, arguments) in CALLS.items() for argument in arguments]
+ARRAYS = [
+    (name, argument)
+    for name, argument in ARGUMENTS
+    if isinstance(CALLS[name][1][argument], (np.ndarray, torch.Tensor))
+]
+
+
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+def test_wrong_values_are_refused_in_our_words_or_understood(name, argument):
+    arguments = CALLS[name][1]
+    found = troubles(name, arguments, argument, bad_values(arguments[argument]))
+
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(("name", "argument"), ARRAYS)
+def test_wrong_tensors_are_refused_in_our_words_or_understood(name, argument):
+    arguments = as_tensors(CALLS[name][1])
+    found = troubles(name, arguments, argument, bad_tensors(arguments[argument]))
+
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_rows_themselves_are_right(name):
+    function, arguments = CALLS[name]
+
+    function(**arguments)
+    plt.close("all")
+
+
+def public():
+    """Return the names of the public functions and classes, such as "scores.dot"."""
+    found = {name: getattr(ac, name) for name in ac.__all__}
+    for module in MODULES:
+        of = sys.modules[f"attncore.{module}"]
+        own = {n: x for n, x in vars(of).items() if getattr(x, "__module__", "") == of.__name__}
+        names = getattr(of, "__all__", [n for n in own if not n.startswith(("_", "check_"))])
+        found |= {f"{module}.{n}": getattr(of, n) for n in names}
+    return {name for name, value in found.items() if callable(value)}
+
+
+def test_every_public_name_has_a_row():
+    names = public()
+
+    assert names - CALLS.keys() - ELSEWHERE.keys() == set()
+    assert ELSEWHERE.keys() <= names
