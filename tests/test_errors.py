@@ -342,7 +342,7 @@ MASKED = {
     "positions": lambda: ac.positions.rope(Z((3, 4)), masked(np.arange(3))),
     "distance": lambda: ac.positions.t5_bucket(masked(np.arange(3))),
     "by_distance": lambda: ac.positions.skew(M),
-    "array": lambda: plot.heatmap(masked(np.eye(3))),
+    "weights": lambda: plot.heatmap(masked(np.eye(3))),
 }
 
 
