@@ -9,6 +9,8 @@ from typing import Any
 from attncore import masks
 from attncore._arrays import Array, cast, is_tensor
 from attncore._blocks import part, spans
+from attncore._reference import allowed
+from attncore._tracing import known, varies
 
 BLOCK = 256  # queries at a time: shorter blocks make torch take smaller, slower tiles
 
@@ -19,7 +21,7 @@ def fits_at_once(q: Array, k: Array, v: Array, causal: bool) -> bool:
     if torch is None or not (type(q) is type(k) is type(v) is torch.Tensor):
         return False
     shape, wanted, dtype, device = q.shape, k.shape, q.dtype, q.device
-    if len(shape) != 4 or len(wanted) != 4:
+    if len(shape) != 4 or len(wanted) != 4 or type(shape[2]) is not int:  # a symbol
         return False
     if shape != wanted:
         B, H, Tq, D = shape
@@ -59,15 +61,18 @@ def fused(
 ) -> Array:
     """Return attention `(..., H, Tq, E)` without building the weights."""
     Tq, Tk = q.shape[-2], k.shape[-2]
-    if window is not None and window >= Tk:
+    if window is not None and known(window >= Tk):
         causal, window = True, None
     if bias is not None:
         bias = cast(torch, bias, q.dtype)
     if not causal and window is None:
         return _call(torch, q, k, v, _merged(torch, mask, bias), scale)
     # The kernel's is_causal is upper-left: ours only when the two lengths are equal.
-    if Tq == Tk and window is None and mask is None and bias is None:
+    if known(Tq == Tk) and window is None and mask is None and bias is None:
         return _call(torch, q, k, v, None, scale, is_causal=True)
+    if varies(Tq, Tk):  # how many blocks there are would be settled
+        mask = allowed(q, k, mask, causal, window)
+        return _call(torch, q, k, v, _merged(torch, mask, bias), scale)
     outs = []
     band: Array | None = None
     for rows, keys in spans(Tq, Tk, BLOCK, causal=causal, window=window):
@@ -134,7 +139,7 @@ def _call(
     G = k4.shape[1]
     grouped = H != G
     # Query heads that share keys are further rows of one product: the keys are read once.
-    folds = grouped and not is_causal and (Tq == 1 or extra is None)
+    folds = grouped and not is_causal and (extra is None or known(Tq == 1))
     if folds:
         q4 = q4.reshape(B, G, H // G * Tq, q4.shape[-1])
         if extra is not None and extra.shape[1] != 1:

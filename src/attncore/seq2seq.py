@@ -101,7 +101,7 @@ class Translator(nn.Module):
         if "" in texts:
             raise ValueError("a text is empty")
         lengths = torch.tensor([len(text) for text in texts])
-        width = int(lengths.max())
+        width = max(len(text) for text in texts)
         if width > self.longest:
             raise ValueError(f"a text has {width} characters, the longest known {self.longest}")
         unknown = sorted(set("".join(texts)) - set(self.numbers[side]))
