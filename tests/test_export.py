@@ -197,7 +197,7 @@ def cases():
             make=(None, some),
         ),
     )
-    for chosen in ({"temperature": 0}, {"temperature": 0.5, "top_k": 4, "top_p": 0.7}):
+    for chosen in ({"temperature": 0}, {"temperature": 0.5, "top_k": 3, "top_p": 0.7}):
         yield (
             f"probabilities {chosen}",
             function(lambda z, o=chosen: sampling.probabilities(z, **o), ("B", "T")),
@@ -238,6 +238,12 @@ def cases():
 
 
 CASES = dict(cases())
+# The warnings are true in general: a trace settles what `if` asks of a size. Here `if` asks only
+# what would be refused, as these tests show by running it at other sizes.
+quiet = pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning",
+    "ignore:`torch.jit.trace.*` is deprecated",
+)
 each = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
@@ -266,8 +272,8 @@ def open_axes(shape, make):
     return ("B",) if make is lengths else shape
 
 
-def check(case, program):
-    for B, T in OTHERS:
+def check(case, program, sizes=OTHERS):
+    for B, T in sizes:
         given = inputs(case, B, T)
         with torch.no_grad():
             torch.testing.assert_close(program(*given), case.module(*given))
@@ -282,11 +288,7 @@ def test_an_exported_program_runs_at_other_sizes(case):
     check(case, exported.module())
 
 
-@pytest.mark.filterwarnings(
-    # They are right: a trace settles what `if` asked about sizes. Ours asks only what it refuses.
-    "ignore::torch.jit.TracerWarning",
-    "ignore:`torch.jit.trace.*` is deprecated",
-)
+@quiet
 @each
 def test_a_traced_program_runs_at_other_sizes(case):
     with torch.no_grad():
@@ -297,4 +299,69 @@ def test_a_traced_program_runs_at_other_sizes(case):
 @each
 def test_it_compiles_whole_with_lengths_left_open(case):
     torch.compiler.reset()
-    check(case, torch.compile(case.module, fullgraph=True, backend="eager", dynamic=True))
+    compiled = torch.compile(case.module, fullgraph=True, backend="eager", dynamic=True)
+    check(case, compiled, (FIRST, OTHERS[-1]))
+
+
+@pytest.mark.skipif(torch.__version__ < (2, 9), reason="torch 2.8 cannot ask what is known")
+@pytest.mark.parametrize("name", ["attention self window=5", "streaming {'causal': True}"])
+def test_more_blocks_do_not_compile_anew(name):
+    torch.compiler.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(CASES[name].module, fullgraph=True, backend=counter, dynamic=True)
+    check(CASES[name], compiled, [(2, T) for T in (150, 300, 600, 900)])
+    assert counter.frame_count == 1
+
+
+@quiet
+@pytest.mark.parametrize("chosen", [{"causal": True}, {"window": 300}, {"window": 5}], ids=str)
+def test_a_trace_of_equal_lengths_is_right_for_others(chosen):
+    case = options(LONGER, **chosen)
+    traced = torch.jit.trace(case.module, inputs(options(SELF), *FIRST), check_trace=False)
+    check(case, traced)
+
+
+PATIENT = {
+    "lengths must lie in 0 to Tk": CASES["attention lengths {}"],
+    "there is NaN or infinity": CASES["probabilities {'temperature': 0}"],
+    "probabilities must be at least 0": CASES["draw"],
+}
+
+
+@pytest.mark.parametrize("message", PATIENT)
+def test_what_tensors_hold_is_checked_when_the_program_runs(message):
+    case = PATIENT[message]
+    options = {"dynamic_shapes": (dynamic(case),), "strict": False}
+    exported = torch.export.export(case.module, inputs(case, *FIRST), **options).module()
+    torch.compiler.reset()
+    compiled = torch.compile(case.module, fullgraph=True, backend="eager", dynamic=True)
+    given = list(inputs(case, 2, 8))
+    n = 3 if len(given) == 4 else 0
+    for wrong in (9, -1) if n else (torch.nan,):
+        given[n] = given[n].clone()
+        given[n][0] = wrong
+        for program in (exported, compiled):
+            with pytest.raises(RuntimeError, match=message):
+                program(*given)
+
+
+@quiet
+@pytest.mark.parametrize(
+    "case",
+    [
+        size(lambda T, q: masks.random_keys(T, count=2, like=q)),
+        function(lambda q, k, v: ac.sparse_attention(q, k, v, window=3, random_keys=1), *SELF),
+    ],
+    ids=["mask", "sparse"],
+)
+def test_random_keys_must_be_drawn_before(case):
+    given = inputs(case, *FIRST)
+    reason = "random keys are drawn by NumPy.*hand it in as an input"
+    shapes = (dynamic(case),)
+    with pytest.raises(ValueError, match=reason):
+        torch.export.export(case.module, given, dynamic_shapes=shapes, strict=False)
+    with pytest.raises(ValueError, match=reason):
+        torch.jit.trace(case.module, given)
+    torch.compiler.reset()
+    with pytest.raises(Exception, match=reason):  # the compiler wraps it
+        torch.compile(case.module, fullgraph=True, backend="eager")(*given)
