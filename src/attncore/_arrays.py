@@ -189,7 +189,8 @@ def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
     if len(shape) > len(target):
         return False
     aligned = target[len(target) - len(shape) :]
-    return all(have in (1, want) for have, want in zip(shape, aligned, strict=True))
+    # Not `in (1, want)`: torch.compile would not see that a number equals a symbol.
+    return all(have == 1 or have == want for have, want in zip(shape, aligned, strict=True))
 
 
 def check_mask(xp: Any, mask: object, scores_shape: tuple[int, ...], beside: Array) -> None:

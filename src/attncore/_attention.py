@@ -133,7 +133,7 @@ def attention(
     if lengths is not None:
         counts = batch_lengths(q, k, lengths)
         plain = mask is bias is window is None and xp is not np
-        if plain and backend != "reference" and not hindrance and slices_pay(q, counts):
+        if plain and backend != "reference" and not hindrance and slices_pay(q, k, counts):
             return by_length(xp, q, k, v, counts, causal, scale)
         mask = masks.combine(mask, real_keys(xp, k, counts))
     options = (mask, causal, window, bias, scale)

@@ -22,6 +22,7 @@ from attncore._arrays import (
     shape_of,
 )
 from attncore._integers import check_integer
+from attncore._tracing import holds, is_traced
 
 
 def check_queries_and_keys(q: Array, k: Array) -> None:
@@ -126,23 +127,25 @@ def check_lengths(lengths: Array, Tk: int) -> Array:
     # In their own dtype they might be no match for Tk (uint8), or for `<` at all (uint16).
     # A uint64 beyond int64 becomes negative, which is refused too.
     counts = cast(xp, lengths, xp.int64)
-    if bool(((counts < 0) | (counts > Tk)).any()):
+    if not holds((counts >= 0) & (counts <= Tk), "lengths must lie in 0 to Tk"):
         raise ValueError(f"lengths must lie in 0 to Tk = {Tk}, got {lengths.tolist()}")
     return counts
 
 
-def batch_lengths(q: Array, k: Array, lengths: Array) -> list[int]:
-    """Return how many keys of each sequence are real."""
+def batch_lengths(q: Array, k: Array, lengths: Array) -> list[int] | Array:
+    """Return how many keys of each sequence are real; in a recording a tensor stays one."""
     if q.ndim != 4:
         raise ValueError(
             f"lengths needs a batch, q (B, H, Tq, D), got {_shapes(q=q)}; use mask= otherwise"
         )
     if isinstance(lengths, (list, tuple)):  # without NumPy, so that torch.compile can follow
-        counts = [check_integer("a length", n) for n in lengths]
+        counts: Any = [check_integer("a length", n) for n in lengths]
         if any(not 0 <= n <= k.shape[2] for n in counts):
             raise ValueError(f"lengths must lie in 0 to Tk = {k.shape[2]}, got {counts}")
     else:
-        counts = check_lengths(lengths, k.shape[2]).tolist()
-    if len(counts) != len(q):
-        raise ValueError(f"lengths must hold one number per sequence, {len(q)}, got {len(counts)}")
+        found = check_lengths(lengths, k.shape[2])
+        counts = found if is_traced() else found.tolist()
+    B, given = q.shape[0], counts.shape[0] if is_tensor(counts) else len(counts)
+    if given != B:
+        raise ValueError(f"lengths must hold one number per sequence, {B}, got {given}")
     return counts

@@ -9,7 +9,8 @@ from typing import Any
 from attncore import masks
 from attncore._arrays import Array, cast, is_tensor, wide
 from attncore._blocks import part, spans
-from attncore._reference import level
+from attncore._reference import allowed, level
+from attncore._tracing import known, varies
 
 BLOCK = 256  # queries at a time: shorter blocks make torch take smaller, slower tiles
 
@@ -20,7 +21,7 @@ def fits_at_once(q: Array, k: Array, v: Array, causal: bool) -> bool:
     if torch is None or not (type(q) is type(k) is type(v) is torch.Tensor):
         return False
     shape, wanted, dtype, device = q.shape, k.shape, q.dtype, q.device
-    if len(shape) != 4 or len(wanted) != 4:
+    if len(shape) != 4 or len(wanted) != 4 or type(shape[2]) is not int:  # a symbol
         return False
     if shape != wanted:
         B, H, Tq, D = shape
@@ -66,15 +67,18 @@ def fused(
         dtype, (q, k, v) = q.dtype, (wide(torch, array) for array in (q, k, v))
         return cast(torch, fused(torch, q, k, v, mask, causal, window, bias, scale), dtype)
     q, scale = _scaled(torch, q, scale)
-    if window is not None and window >= Tk:
+    if window is not None and known(window >= Tk):
         causal, window = True, None
     # Else a long bias goes in blocks, that its copy be small. To a compiler T may be a variable.
     whole = bias is None or torch.compiler.is_compiling() or Tq <= BLOCK
     if not causal and window is None and whole:
         return _call(torch, q, k, v, _merged(torch, q, mask, bias), scale)
     # The kernel's is_causal is upper-left: ours only when the two lengths are equal.
-    if Tq == Tk and window is None and mask is None and bias is None:
+    if known(Tq == Tk) and window is None and mask is None and bias is None:
         return _call(torch, q, k, v, None, scale, is_causal=True)
+    if varies(Tq, Tk):  # how many blocks there are would be settled
+        mask = allowed(q, k, mask, causal, window)
+        return _call(torch, q, k, v, _merged(torch, q, mask, bias), scale)
     outs = []
     band: Array | None = None
     for rows, keys in spans(Tq, Tk, BLOCK, causal=causal, window=window):
@@ -158,7 +162,7 @@ def _call(
     G = k4.shape[1]
     grouped = H != G
     # Query heads that share keys are further rows of one product: the keys are read once.
-    folds = grouped and not is_causal and (Tq == 1 or extra is None)
+    folds = grouped and not is_causal and (extra is None or known(Tq == 1))
     if folds:
         q4 = q4.reshape(B, G, H // G * Tq, q4.shape[-1])
         if extra is not None and extra.shape[1] != 1:

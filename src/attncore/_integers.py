@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from attncore._tracing import is_symbol
+
 
 def check_window(window: int) -> int:
     """Return `window` as an int, or say what is wrong with it."""
@@ -16,7 +18,12 @@ def check_window(window: int) -> int:
 
 
 def check_integer(name: str, value: object) -> int:
-    """Return `value` as an int; a float, even 2.0, and a bool are refused."""
+    """Return `value` as an int; a float, even 2.0, and a bool are refused.
+
+    A size that torch stands a symbol for, while it records, is returned as it is.
+    """
+    if is_symbol(value):
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
     return int(value)

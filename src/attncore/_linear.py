@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
-
-import numpy as np
 
 from attncore._arrays import Array, as_floats, cast, shape_of, wide
 from attncore._checks import check_queries_and_keys, check_values
 from attncore._integers import check_sizes
 from attncore._reference import fold, mix, nothing
+from attncore._tracing import varies
 
 
 def linear_attention(
@@ -37,7 +37,8 @@ def linear_attention(
         Hide the future; queries and keys must then be equally many.
     block
         How many tokens `causal` takes at a time: inside a block it builds the weights, between
-        blocks it carries the two sums.
+        blocks it carries the two sums. Exported or compiled with T left open, it takes all at
+        once, and so builds all weights.
 
     Returns
     -------
@@ -85,8 +86,13 @@ def linear_attention(
     outs = []
     sums = k[..., :0, :].mT @ v[..., :0, :]  # (..., G, D, E), of all blocks before
     totals = k[..., :0, :].sum(axis=-2)[..., None]  # (..., G, D, 1)
-    for start in range(0, Tq, block):
-        part = np.s_[..., start : start + block, :]
+    starts: Iterable[int] = [0]
+    if varies(Tq):  # how many blocks there are would be settled
+        block = Tq
+    else:
+        starts = range(0, Tq, block)
+    for start in starts:
+        part = (..., slice(start, start + block), slice(None))
         queries, keys, values = q[part], k[part], v[part]
         scores = fold(queries, keys) @ keys.mT
         scores = xp.tril(scores.reshape(*queries.shape[:-1], keys.shape[-2]))

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import Array, padding_mask
+from attncore._arrays import Array, is_tensor, padding_mask
 from attncore._fused import fused
 from attncore._reference import nothing
+from attncore._tracing import varies
 
 # What a call of the kernel must do to be worth its own: numbers of keys, times queries and,
 # for keys are read too, 64 more. Measured on one core: where there were 3e6 of these, slices took
@@ -17,14 +18,16 @@ from attncore._reference import nothing
 WORTH_A_CALL = 4e7
 
 
-def real_keys(xp: Any, k: Array, lengths: list[int]) -> Array:
+def real_keys(xp: Any, k: Array, lengths: list[int] | Array) -> Array:
     """Return the padding mask `(B, 1, 1, Tk)` beside the keys."""
     where = {} if xp is np else {"device": k.device}
     return padding_mask(xp.asarray(lengths, **where), k.shape[2])
 
 
-def slices_pay(q: Array, lengths: list[int]) -> bool:
+def slices_pay(q: Array, k: Array, lengths: list[int] | Array) -> bool:
     """Tell whether to call the kernel once for each run of equal lengths, without a mask."""
+    if is_tensor(lengths) or varies(q.shape[2], k.shape[2]):
+        return False
     runs = sum(1 for _ in groupby(lengths))
     _, H, Tq, D = q.shape
     return runs == 1 or (

@@ -8,6 +8,10 @@ import numpy as np
 
 from attncore._arrays import Array, library_of, positions
 from attncore._integers import check_integer, check_length, check_window
+from attncore._tracing import is_traced
+
+# No distance reaches this, and a window beyond int64 would not fit torch's comparison.
+FARTHEST = 2**63 - 1
 
 
 def symmetric_window(
@@ -52,8 +56,7 @@ def symmetric_window(
     """
     half = half_of(size)
     queries, keys = positions(Tq, Tk, like)
-    # No distance reaches this, and a window beyond int64 would not fit torch's comparison.
-    return abs(queries - keys) <= min(half, len(queries) + keys.shape[-1])
+    return abs(queries - keys) <= min(half, FARTHEST)
 
 
 def global_tokens(
@@ -128,7 +131,8 @@ def random_keys(
     Raises
     ------
     ValueError
-        If a length, `count` or `seed` is negative, or there are fewer than `count` keys.
+        If a length, `count` or `seed` is negative, or there are fewer than `count` keys; if it
+        is called within what torch exports, compiles or traces: make the mask before.
     TypeError
         If one of them is not an integer, or `like` is not an array.
 
@@ -189,6 +193,11 @@ def draw(Tq: int, Tk: int, count: int, seed: int) -> np.ndarray:
     `(Tq, Tk)` is built.
     """
     count, seed = check_length("count", count), check_length("seed", seed)
+    if is_traced():
+        raise ValueError(
+            "random keys are drawn by NumPy, which torch cannot export, compile or trace: make "
+            "masks.random_keys(...) before, and hand it in as an input, for attention's mask="
+        )
     if count > Tk:
         raise ValueError(f"count must be at most the number of keys, {Tk}, got {count}")
     rng = np.random.default_rng(seed)

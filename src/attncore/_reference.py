@@ -19,6 +19,7 @@ from attncore._arrays import (
 )
 from attncore._blocks import part, spans
 from attncore._softmax import weigh
+from attncore._tracing import known
 
 SCORES_AT_ONCE = 2**21  # 16 MB of float64: about what a processor's cache holds
 
@@ -133,7 +134,7 @@ def allowed(
     Tq, Tk = q.shape[-2], k.shape[-2]
     if not causal and window is None:
         return mask
-    if Tq == 1 and (window is None or window >= Tk):
+    if known(Tq == 1) and (window is None or known(window >= Tk)):
         return mask  # a single query is the last position: everything is its past
     return masks.combine(mask, masks.causal(Tq, Tk, window=window, like=q))
 

@@ -305,14 +305,19 @@ def xl_bias(
             f"q and k must be (..., H, T, D), alike but for T, none of it 0: "
             f"q {shape_of(q)}, k {shape_of(k)}; repeat keys that heads share"
         )
-    if shape_of(r) not in ((Tq + Tk - 1, D), (*heads[-1:], Tq + Tk - 1, D)):
+    if not _is_one_of(shape_of(r), (Tq + Tk - 1, D), (*heads[-1:], Tq + Tk - 1, D)):
         raise ValueError(
             f"r must have a row for each distance from Tk - 1 to 1 - Tq, "
             f"(H, {Tq + Tk - 1}, {D}) or without H, got {shape_of(r)}"
         )
     for name, row in (("content_bias", u), ("position_bias", v)):
-        if shape_of(row) not in ((D,), (*heads[-1:], D)):
+        if not _is_one_of(shape_of(row), (D,), (*heads[-1:], D)):
             raise ValueError(f"{name} must be (D,) = ({D},) or (H, D), got {shape_of(row)}")
     q, k, r, u, v = (wide(xp, array) for array in (q, k, r, u, v))
     u, v = u.reshape(*u.shape[:-1], 1, D), v.reshape(*v.shape[:-1], 1, D)
     return (skew((q + v) @ r.mT) + u @ k.mT) / math.sqrt(D)
+
+
+def _is_one_of(shape: tuple[int, ...], *wanted: tuple[int, ...]) -> bool:
+    """Tell whether a shape is among those wanted; torch.compile misreads `in` with symbols."""
+    return any(shape == other for other in wanted)

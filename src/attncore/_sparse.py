@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from attncore import masks
 from attncore._arrays import Array, as_floats, cast, shape_of, wide
 from attncore._checks import check_queries_and_keys, check_scale, check_values
+from attncore._fused import fused
 from attncore._integers import check_window
 from attncore._patterns import check_tokens, draw, half_of
 from attncore._reference import fold, mix, nothing, reference
 from attncore._softmax import weigh
+from attncore._tracing import is_traced
 
 LEAST_ROWS = 64  # a block of fewer queries costs more in calls than it saves in scores
 
@@ -38,7 +41,8 @@ def sparse_attention(
     :func:`attention` with the mask ``masks.symmetric_window(T, size=window) |
     masks.global_tokens(T, tokens=global_tokens) | masks.random_keys(T, count=random_keys,
     seed=seed)``. The scores built in all are about T (window + max(window, 64) +
-    2 global + random), those of the window in blocks.
+    2 global + random), those of the window in blocks. Exported, compiled or traced by torch it
+    is one call with that mask, without random keys.
 
     Parameters
     ----------
@@ -67,7 +71,8 @@ def sparse_attention(
     Raises
     ------
     ValueError
-        If shapes or options do not fit, or queries and keys are not equally many.
+        If shapes or options do not fit, queries and keys are not equally many, or random keys
+        are wanted where torch exports, compiles or traces.
     TypeError
         If libraries or dtypes are mixed, or an option is not an integer.
 
@@ -98,7 +103,17 @@ def sparse_attention(
         )
     before = min(check_window(window) - 1 if causal else half_of(window), T)
     after = 0 if causal else before
-    everywhere = np.array(check_tokens(global_tokens, T), dtype=np.int64)
+    tokens = check_tokens(global_tokens, T)
+    if is_traced():  # NumPy, which cuts the blocks, cannot be recorded
+        if causal:
+            mask = masks.window(T, size=window, like=q)
+        else:
+            mask = masks.symmetric_window(T, size=window, like=q)
+        mask = mask | masks.global_tokens(T, tokens=tokens, like=q)
+        if random_keys:
+            mask = mask | masks.random_keys(T, count=random_keys, seed=seed, like=q)
+        return fused(xp, q, k, v, mask, causal, None, None, scale)
+    everywhere = np.array(tokens, dtype=np.int64)
     drawn = draw(T, T, random_keys, seed)
     if T == 0:
         return cast(xp, nothing(xp, q, v), q.dtype)

@@ -9,8 +9,10 @@ from attncore import masks
 from attncore._arrays import Array, as_floats, cast, wide
 from attncore._blocks import spans
 from attncore._checks import check_queries_and_keys, check_scale, check_values
+from attncore._fused import fused
 from attncore._integers import check_sizes, check_window
 from attncore._reference import fold, mix, nothing
+from attncore._tracing import varies
 
 
 def streaming_attention(
@@ -41,7 +43,8 @@ def streaming_attention(
     q, k, v, causal, window, scale
         As in :func:`attention`.
     block
-        How many queries, and how many keys, at a time.
+        How many queries, and how many keys, at a time. Exported or compiled with a length
+        left open, it is not used: the fused kernel is, which has blocks of its own.
 
     Returns
     -------
@@ -73,6 +76,8 @@ def streaming_attention(
     scale = check_scale(scale, q)
     if window is not None:
         window = check_window(window)
+    if varies(q.shape[-2], k.shape[-2]):  # how many blocks there are would be settled
+        return fused(xp, q, k, v, None, causal, window, None, scale)
     dtype, (q, k, v) = q.dtype, (wide(xp, array) for array in (q, k, v))
     q = q * scale
     outs = []

@@ -22,7 +22,7 @@ from attncore._arrays import (
 )
 from attncore._checks import check_lengths
 from attncore._integers import check_length, check_window
-from attncore._patterns import global_tokens, random_keys, symmetric_window
+from attncore._patterns import FARTHEST, global_tokens, random_keys, symmetric_window
 
 __all__ = [
     "causal",
@@ -90,8 +90,7 @@ def causal(
     past = age >= 0
     if window is None:
         return past
-    # No age reaches Tk, and a window beyond int64 would not fit torch's comparison.
-    return past & (age < min(check_window(window), keys.shape[-1]))
+    return past & (age < min(check_window(window), FARTHEST))
 
 
 def window(Tq: int, Tk: int | None = None, *, size: int, like: Array | None = None) -> Array:

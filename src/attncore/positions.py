@@ -76,7 +76,7 @@ def sinusoidal(positions: Array, D: int, *, base: float = 10000.0) -> Array:
            [ 0.91, -0.42,  0.02,  1.  ]])
     """
     _check_waves(check_integer("D", D), base)
-    if isinstance(positions, int | float | np.number):  # 3.0 would be one place, 3 is three
+    if isinstance(positions, (int, float, np.number)):  # 3.0 would be one place, 3 is three
         positions = np.arange(check_length("T", positions))
     xp, floats = as_floats(positions=positions)
     angles = _angles(xp, _exact(xp, positions, floats), D, base)

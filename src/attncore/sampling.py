@@ -26,6 +26,7 @@ from attncore._arrays import (
 from attncore._integers import check_least
 from attncore._settings import check_number
 from attncore._softmax import softmax
+from attncore._tracing import holds
 
 __all__ = ["draw", "probabilities"]
 
@@ -99,8 +100,8 @@ def probabilities(
         best = scores.argmax(-1)[..., None]
         return cast(xp, _numbers(xp, scores) == best, logits.dtype)
     mask = None
-    if top_k is not None and top_k < scores.shape[-1]:
-        mask = scores >= _descending(xp, scores)[..., top_k - 1 : top_k]
+    if top_k is not None:
+        mask = scores >= _descending(xp, scores)[..., :top_k][..., -1:]
     kept = softmax(scores, mask, temperature=temperature)
     if top_p is not None and top_p < 1:  # rounding must not let 1 drop the unlikeliest
         ordered = _descending(xp, kept)
@@ -165,12 +166,12 @@ def draw(probabilities: Array, uniform: Array) -> Array:
             f"uniform must hold one number for each row: probabilities {shape_of(p)}, "
             f"uniform {shape_of(u)}"
         )
-    if not bool(((u >= 0) & (u < 1)).all()):
-        raise ValueError(
-            "uniform must be at least 0 and below 1; draw it in 32 or 64 bits, as 16 round up to 1"
-        )
-    if not bool(((p >= 0) & (p < math.inf)).all() and (p > 0).any(-1).all()):
-        raise ValueError("probabilities must be at least 0 and finite, and not all 0")
+    _require(
+        (u >= 0) & (u < 1),
+        "uniform must be at least 0 and below 1; draw it in 32 or 64 bits, as 16 round up to 1",
+    )
+    sound = ((p >= 0) & (p < math.inf)).all(-1) & (p > 0).any(-1)
+    _require(sound, "probabilities must be at least 0 and finite, and not all 0")
     sums = _sums(xp, p)
     total = sums[..., -1:]
     # Rounding may lift u times the total to the total, which no stretch reaches beyond.
@@ -194,10 +195,13 @@ def check_settings(temperature: float, top_k: int | None, top_p: float | None) -
 def _checked(scores: Array) -> Array:
     if scores.ndim < 1 or scores.shape[-1] == 0:
         raise ValueError(f"logits must be (..., N), got {shape_of(scores)}")
-    if not bool((scores < math.inf).all()):
-        raise ValueError("logits must be numbers below infinity: there is NaN or infinity in them")
-    if not bool((scores > -math.inf).any(-1).all()):
-        raise ValueError("a row of logits is minus infinity throughout: no token is left to choose")
+    _require(
+        scores < math.inf, "logits must be numbers below infinity: there is NaN or infinity in them"
+    )
+    _require(
+        (scores > -math.inf).any(-1),
+        "a row of logits is minus infinity throughout: no token is left to choose",
+    )
     return scores
 
 
@@ -220,6 +224,11 @@ def _sums(xp: Any, p: Array) -> Array:
     """Return the running sums, in float64 where the device has it."""
     narrow = is_tensor(p) and p.device.type == "mps"
     return xp.cumsum(cast(xp, p, xp.float32 if narrow else xp.float64), -1)
+
+
+def _require(condition: Array, message: str) -> None:
+    if not holds(condition, message):
+        raise ValueError(message)
 
 
 def _numbers(xp: Any, scores: Array) -> Array:

@@ -126,7 +126,7 @@ class VisionTransformer(nn.Module):
         """Return what enters the first block, `(B, 1 + T, d_model)`, and its mask."""
         self._check(images, keep)
         x = self.embed(patches(images, self.size))
-        x = torch.cat([self.cls.expand(len(x), 1, -1), x], dim=1)
+        x = torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1)
         if self.position is not None:
             x = x + self.position
         if keep is None:
@@ -150,7 +150,7 @@ class VisionTransformer(nn.Module):
             raise TypeError(f"keep must be a boolean tensor, got {type(keep).__name__}")
         if not is_bool(keep):
             raise TypeError(f"keep must be boolean (True = attend), got {dtype_name(keep)}")
-        wanted = (len(images), self.shape[0] * self.shape[1] // self.size**2)
+        wanted = (images.shape[0], self.shape[0] * self.shape[1] // self.size**2)
         if shape_of(keep) != wanted:
             raise ValueError(f"keep must be (B, T) = {wanted}, got {shape_of(keep)}")
         check_device(keep=keep, images=images)
