@@ -170,7 +170,7 @@ Z = np.zeros
         (lambda: empty().crop(torch.tensor(True)), TypeError, r"length must be an integer, got bo"),
         (lambda: empty().crop(np.array([0])), TypeError, r"length must be an integer, got ndarray"),
         (lambda: empty().append(np.ma.zeros((1, 2, 1, 4)), Z((1, 2, 1, 4))), TypeError,
-         r"k is a masked array, whose mask would be lost: fill it, and pass mask= to attention"),
+         r"k is a masked array, whose mask would be lost; pass mask= instead"),
         (lambda: empty(like=torch.zeros(1)).append(*[torch.zeros(1, 2, 1, 4).to_sparse()] * 2),
          TypeError, r"k must be dense, got torch.sparse_coo; use k.to_dense\(\)"),
         (lambda: empty(batch=2).select([0, 2]), ValueError,

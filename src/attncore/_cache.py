@@ -299,11 +299,6 @@ class KVCache:
         for name, new, width in (("k", k, D), ("v", v, E)):
             if not (is_tensor(new) or isinstance(new, np.ndarray)):
                 raise TypeError(f"{name} must be an array, got {type(new).__name__}")
-            if isinstance(new, np.ma.MaskedArray):
-                raise TypeError(
-                    f"{name} is a masked array, whose mask would be lost: fill it, and pass mask= "
-                    "to attention"
-                )
             if is_tensor(new) and (new.is_nested or new.layout != self._k.layout):
                 raise TypeError(f"{name} must be dense, got {new.layout}; use {name}.to_dense()")
             if new.dtype != self._k.dtype:
