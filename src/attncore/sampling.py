@@ -15,7 +15,7 @@ import numpy as np
 from attncore._arrays import Array, as_floats, cast, shape_of, wide
 from attncore._integers import check_integer
 from attncore._softmax import softmax
-from attncore._tracing import holds
+from attncore._tracing import check_holds
 
 __all__ = ["draw", "probabilities"]
 
@@ -143,12 +143,12 @@ def draw(probabilities: Array, uniform: Array) -> Array:
             f"uniform must hold one number for each row: probabilities {shape_of(p)}, "
             f"uniform {shape_of(u)}"
         )
-    _require((u >= 0) & (u < 1), "uniform must be at least 0 and below 1")
+    check_holds((u >= 0) & (u < 1), "uniform must be at least 0 and below 1")
     p, u = wide(xp, p), wide(xp, u)[..., None]
     sums = xp.cumsum(p, -1)
     total = sums[..., -1:]
     sound = ((p >= 0) & (p < math.inf)).all(-1) & (total > 0)[..., 0]
-    _require(sound, "probabilities must be at least 0 and finite, and not all 0")
+    check_holds(sound, "probabilities must be at least 0 and finite, and not all 0")
     # Rounding may lift u times the total to the total, which no stretch reaches beyond.
     point = xp.minimum(u * total, xp.nextafter(total, 0 * total))
     return cast(xp, (sums > point) & (p > 0), xp.int8).argmax(-1)
@@ -169,19 +169,14 @@ def check_settings(temperature: float, top_k: int | None, top_p: float | None) -
 def _checked(scores: Array) -> Array:
     if scores.ndim < 1 or scores.shape[-1] == 0:
         raise ValueError(f"logits must be (..., N), got {shape_of(scores)}")
-    _require(
+    check_holds(
         scores < math.inf, "logits must be numbers below infinity: there is NaN or infinity in them"
     )
-    _require(
+    check_holds(
         (scores > -math.inf).any(-1),
         "a row of logits is minus infinity throughout: no token is left to choose",
     )
     return scores
-
-
-def _require(condition: Array, message: str) -> None:
-    if not holds(condition, message):
-        raise ValueError(message)
 
 
 def _numbers(xp: Any, scores: Array) -> Array:
