@@ -105,7 +105,7 @@ def _divide(xp: Any, scores: Array, temperature: float, axis: int) -> Array:
     largest = scores.max(axis, keepdims=True) if xp is np else scores.detach().amax(axis, True)
     # In float32 a temperature of 1e-50 would be 0, and 0 / 0 is NaN.
     temperature = max(temperature, float(xp.finfo(scores.dtype).tiny))
-    if xp is not np:
+    if xp is not np:  # torch does not warn, and cannot compile what keeps NumPy from it
         return (scores - largest) / temperature
     with np.errstate(over="ignore"):  # to minus infinity, which is a weight of 0
         return (scores - largest) / temperature

@@ -54,6 +54,12 @@ def holds(condition: Any, message: str) -> bool:
     return True
 
 
+def check_holds(condition: Any, message: str) -> None:
+    """Raise unless all of a boolean array is true, when it runs."""
+    if not holds(condition, message):
+        raise ValueError(message)
+
+
 def _can_ask(torch: Any) -> bool:
     """Tell whether it can be asked what is known. Older compilers can't: they compile anew."""
     return not torch.compiler.is_dynamo_compiling() or bool(torch.__version__ >= (2, 9))

@@ -26,7 +26,7 @@ from attncore._arrays import (
 from attncore._integers import check_least
 from attncore._settings import check_number
 from attncore._softmax import softmax
-from attncore._tracing import holds
+from attncore._tracing import check_holds
 
 __all__ = ["draw", "probabilities"]
 
@@ -166,12 +166,12 @@ def draw(probabilities: Array, uniform: Array) -> Array:
             f"uniform must hold one number for each row: probabilities {shape_of(p)}, "
             f"uniform {shape_of(u)}"
         )
-    _require(
+    check_holds(
         (u >= 0) & (u < 1),
         "uniform must be at least 0 and below 1; draw it in 32 or 64 bits, as 16 round up to 1",
     )
     sound = ((p >= 0) & (p < math.inf)).all(-1) & (p > 0).any(-1)
-    _require(sound, "probabilities must be at least 0 and finite, and not all 0")
+    check_holds(sound, "probabilities must be at least 0 and finite, and not all 0")
     sums = _sums(xp, p)
     total = sums[..., -1:]
     # Rounding may lift u times the total to the total, which no stretch reaches beyond.
@@ -195,10 +195,10 @@ def check_settings(temperature: float, top_k: int | None, top_p: float | None) -
 def _checked(scores: Array) -> Array:
     if scores.ndim < 1 or scores.shape[-1] == 0:
         raise ValueError(f"logits must be (..., N), got {shape_of(scores)}")
-    _require(
+    check_holds(
         scores < math.inf, "logits must be numbers below infinity: there is NaN or infinity in them"
     )
-    _require(
+    check_holds(
         (scores > -math.inf).any(-1),
         "a row of logits is minus infinity throughout: no token is left to choose",
     )
@@ -224,11 +224,6 @@ def _sums(xp: Any, p: Array) -> Array:
     """Return the running sums, in float64 where the device has it."""
     narrow = is_tensor(p) and p.device.type == "mps"
     return xp.cumsum(cast(xp, p, xp.float32 if narrow else xp.float64), -1)
-
-
-def _require(condition: Array, message: str) -> None:
-    if not holds(condition, message):
-        raise ValueError(message)
 
 
 def _numbers(xp: Any, scores: Array) -> Array:
