@@ -14,7 +14,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import attncore as ac
-from attncore._arrays import dtype_name
+from attncore.base.arrays import dtype_name
 
 HEADS, WIDTH = 8, 64
 Case = tuple[str, dict[str, Callable[[], object]]]

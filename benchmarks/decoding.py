@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from attncore.lm import Decoder
+from attncore.nn import Decoder
 
 LAYERS, WIDTH, HEADS, CONTEXT = 6, 384, 6, 1024
 PROMPT, STEPS = 64, 64

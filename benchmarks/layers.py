@@ -12,7 +12,7 @@ from transformers import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 from x_transformers.x_transformers import Attention
 
-from attncore.layers import MultiHeadAttention
+from attncore.nn import MultiHeadAttention
 
 WIDTH, HEADS = 512, 8
 Case = tuple[str, dict[str, Callable[[], object]]]

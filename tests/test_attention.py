@@ -13,8 +13,8 @@ from routes import Recorder, check_all
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import attncore as ac
-from attncore._fused import _shares_heads
-from attncore._reference import level
+from attncore.core.fused import _shares_heads
+from attncore.core.reference import level
 
 # Distinct primes, so that no two axes can be mistaken for each other.
 B, D, E = 2, 7, 11
@@ -426,7 +426,7 @@ def test_grouped_heads_are_read_once():
 def test_keys_are_repeated_where_the_kernel_cannot_share_them(monkeypatch, options):
     inputs = tensors(*qkv((6, 3)))
     expected = ac.attention(*inputs, **options)
-    monkeypatch.setattr("attncore._fused._shares_heads", lambda *_: False)
+    monkeypatch.setattr("attncore.core.fused._shares_heads", lambda *_: False)
     with Recorder(shapes=True) as recorder:
         found = ac.attention(*inputs, **options, backend="fused")
 
@@ -498,7 +498,7 @@ def test_long_input_goes_block_by_block(options, heads, Tq):
 
 
 def test_numpy_goes_block_by_block(monkeypatch):
-    monkeypatch.setattr("attncore._reference.SCORES_AT_ONCE", 500)
+    monkeypatch.setattr("attncore.core.reference.SCORES_AT_ONCE", 500)
     rng = np.random.default_rng(0)
     for Tq, Tk in ((59, 61), (61, 59), (61, 61)):
         q, k, v = qkv((6, 3), (Tq, Tk))

@@ -268,12 +268,12 @@ def test_a_peer_that_writes_other_tokens_is_an_error():
 
 ALONE = """
 import torch, attention, timing
-import attncore.lm
+import attncore.nn
 cpu = torch.device("cpu")
 torch.manual_seed(0)
 name, runs = attention.window(cpu, torch.float32, 40, 8)
 print(timing.first_calls(runs), "FlexAttention" in runs)
-model = attncore.lm.Decoder("abc", d_model=8, layers=1, heads=2, kv_heads=1, context=9)
+model = attncore.nn.Decoder("abc", d_model=8, layers=1, heads=2, kv_heads=1, context=9)
 prompt = torch.zeros(1, 2, dtype=torch.long)
 try:
     model.generate(prompt, 3, compiled=True)

@@ -25,7 +25,7 @@ from transformers import (
 
 import attncore as ac
 from attncore import cost
-from attncore.lm import Decoder, whale
+from attncore.nn import Decoder, whale
 
 ODD = cost.Sizes(
     d_model=42, layers=3, heads=6, kv_heads=2, head_dim=7, d_ff=168, vocabulary=11, positions=29,

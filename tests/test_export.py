@@ -8,10 +8,7 @@ from torch import nn
 
 import attncore as ac
 from attncore import masks, positions, sampling
-from attncore.layers import Block, MultiHeadAttention
-from attncore.lm import Decoder
-from attncore.seq2seq import Translator
-from attncore.vision import VisionTransformer
+from attncore.nn import Block, Decoder, MultiHeadAttention, Translator, VisionTransformer
 
 FIRST = (3, 7)  # batch and length that a program is made at
 # Fewer, more, and across the borders of the blocks: 64 rows, 128 and 256 queries.

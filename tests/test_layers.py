@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import attncore as ac
-from attncore.layers import Block, MultiHeadAttention
+from attncore.nn import Block, MultiHeadAttention
 
 B, TQ, TK, WIDTH, HEADS = 2, 5, 7, 12, 3
 DOUBLE = {"dtype": torch.float64}

@@ -13,7 +13,7 @@ from tokenizers import ByteLevelBPETokenizer
 from train_lm import RECIPES, bits_per_character
 
 import attncore as ac
-from attncore.lm import Decoder, load, whale
+from attncore.nn import Decoder, load, whale
 
 DATA = importlib.resources.files("attncore") / "data"
 SIZES = {"d_model": 12, "layers": 3, "heads": 6, "kv_heads": 2, "context": 17}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import attncore as ac
-from attncore._patterns import draw
+from attncore.masks.patterns import draw
 
 B, D, E = 2, 7, 11
 masks = ac.masks

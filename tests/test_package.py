@@ -81,7 +81,7 @@ PUBLIC = [
         plot,
     )
     for name, function in inspect.getmembers(module, inspect.isfunction)
-    if function.__module__.startswith("attncore") and function.__module__ != "attncore._arrays"
+    if function.__module__.startswith("attncore") and function.__module__ != "attncore.base.arrays"
     if not name.startswith(("_", "check_")) and name != "to_numpy"
 ] + [check]
 

@@ -10,7 +10,7 @@ import torch
 from routes import check_all
 
 import attncore as ac
-from attncore.layers import MultiHeadAttention
+from attncore.nn import MultiHeadAttention
 
 B, D, E = 5, 7, 11
 LENGTHS = [5, 3, 3, 0, 4]
@@ -26,7 +26,7 @@ def qkv(heads, Tq, Tk=5):
 
 @pytest.fixture(params=ROUTES)
 def route(request, monkeypatch):
-    monkeypatch.setattr("attncore._padding.WORTH_A_CALL", ROUTES[request.param])
+    monkeypatch.setattr("attncore.core.padding.WORTH_A_CALL", ROUTES[request.param])
     return request.param
 
 
@@ -99,7 +99,7 @@ def test_short_sequences_share_one_call_and_long_ones_need_no_mask(monkeypatch):
 
 
 def test_slices_do_not_read_the_padding(monkeypatch):
-    monkeypatch.setattr("attncore._padding.WORTH_A_CALL", 0)
+    monkeypatch.setattr("attncore.core.padding.WORTH_A_CALL", 0)
     q, k, v = (torch.from_numpy(x) for x in qkv((6, 3), 5))
     expected = ac.attention(q, k, v, causal=True, lengths=LENGTHS)
     for b, n in enumerate(LENGTHS):

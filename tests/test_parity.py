@@ -23,7 +23,7 @@ from transformers.models.llama.modeling_llama import (
 from transformers.models.mistral.modeling_mistral import MistralAttention
 
 import attncore as ac
-from attncore.layers import MultiHeadAttention
+from attncore.nn import MultiHeadAttention
 
 B, T, WIDTH, H, G, D, WINDOW = 5, 11, 30, 6, 2, 4, 3
 TQ = 7  # fewer queries than the T keys

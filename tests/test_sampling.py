@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import attncore as ac
-from attncore.lm import Decoder
+from attncore.nn import Decoder
 from attncore.sampling import draw, probabilities
 
 settings = st.fixed_dictionaries(

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from attncore import KVCache
-from attncore.layers import Block
-from attncore.seq2seq import Translator, fit, shifted
+from attncore.nn import Block
+from attncore.nn.seq2seq import Translator, fit, shifted
 
 PAIRS = [("ab", "BA"), ("abc", "CBA"), ("c", "C"), ("bca", "ACB"), ("cb", "BC")]
 

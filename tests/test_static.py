@@ -10,9 +10,8 @@ import torch
 from routes import Recorder
 
 import attncore as ac
-from attncore._cache import UndoOnError
-from attncore.layers import MultiHeadAttention
-from attncore.lm import Decoder
+from attncore.cache.growing import UndoOnError
+from attncore.nn import Decoder, MultiHeadAttention
 
 B, H, G, D, E, T, C = 2, 6, 3, 5, 7, 11, 13
 DEVICE = ac.pick_device()

@@ -9,7 +9,7 @@ import torch
 
 import attncore as ac
 from attncore.images import from_patches, patches
-from attncore.vision import VisionTransformer
+from attncore.nn import VisionTransformer
 
 SHAPE = (4, 6, 3)  # 2 x 3 patches of side 2
 ORDER = torch.tensor([4, 2, 5, 0, 1, 3])

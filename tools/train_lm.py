@@ -9,7 +9,7 @@
 `--text FILES` adds texts of yours to train on, which must not hold the end of the novel: it is
 held out. The larger recipe keeps the model that does best on the first half of that end, and is
 judged by the second, which chose nothing. `--steps` and `--batch` make a run shorter. The file with
-the model (`--out`) is read by `attncore.lm.load`. The GPU recipe has been run by its authors for a
+the model (`--out`) is read by `attncore.nn.load`. The GPU recipe has been run by its authors for a
 few steps on a CPU, and on no GPU yet.
 
 The book's file is this script's result on one machine. Elsewhere rounding differs, and with it
@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from attncore import pick_device
 from attncore.data import moby_dick
-from attncore.lm import Decoder, load, whale
+from attncore.nn import Decoder, load, whale
 
 WHALE = Path(__file__).resolve().parent.parent / "src/attncore/data/whale.npz"
 HELD_OUT = 0.05  # of the novel, its end

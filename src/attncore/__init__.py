@@ -9,21 +9,21 @@ array([[0.67],
 """
 
 from attncore import cost, data, images, kernels, masks, positions, sampling, scores
-from attncore._attention import attention, attention_weights
-from attncore._cache import KVCache
-from attncore._device import pick_device
-from attncore._linear import linear_attention
-from attncore._regression import (
+from attncore.base.device import pick_device
+from attncore.cache.growing import KVCache
+from attncore.cache.static import StaticKVCache
+from attncore.core.attention import attention, attention_weights
+from attncore.core.softmax import softmax
+from attncore.long.linear import linear_attention
+from attncore.long.sparse import sparse_attention
+from attncore.long.streaming import streaming_attention
+from attncore.regression import (
     attention_pooling,
     choose_bandwidth,
     kernel_weights,
     leave_one_out,
     nadaraya_watson,
 )
-from attncore._softmax import softmax
-from attncore._sparse import sparse_attention
-from attncore._static import StaticKVCache
-from attncore._streaming import streaming_attention
 
 __version__ = "0.1.0"
 

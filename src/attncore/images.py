@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from attncore._arrays import Array, check_dense, is_tensor, namespace, shape_of
-from attncore._integers import check_axes, check_length, check_sizes
+from attncore.base.arrays import Array, check_dense, is_tensor, namespace, shape_of
+from attncore.base.integers import check_axes, check_length, check_sizes
 
 
 def patches(images: Array, size: int) -> Array:

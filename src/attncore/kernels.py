@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from attncore._arrays import Array, as_floats
+from attncore.base.arrays import Array, as_floats
 
 
 def gaussian(u: Array) -> Array:

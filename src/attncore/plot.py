@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from attncore._arrays import (
+from attncore.base.arrays import (
     Array,
     as_floats,
     check_readable,
@@ -22,7 +22,7 @@ from attncore._arrays import (
     namespace,
     shape_of,
 )
-from attncore._integers import check_integer
+from attncore.base.integers import check_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

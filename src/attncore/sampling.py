@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import (
+from attncore.base.arrays import (
     Array,
     as_floats,
     cast,
@@ -23,10 +23,10 @@ from attncore._arrays import (
     shape_of,
     wide,
 )
-from attncore._integers import check_least
-from attncore._settings import check_number
-from attncore._softmax import softmax
-from attncore._tracing import check_holds
+from attncore.base.integers import check_least
+from attncore.base.settings import check_number
+from attncore.base.tracing import check_holds
+from attncore.core.softmax import softmax
 
 __all__ = ["draw", "probabilities"]
 

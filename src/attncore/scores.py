@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attncore._arrays import Array, as_floats, check_readable, is_tensor, namespace, shape_of
-from attncore._settings import check_positive
+from attncore.base.arrays import Array, as_floats, check_readable, is_tensor, namespace, shape_of
+from attncore.base.settings import check_positive
 
 
 def dot(q: Array, k: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import dtype_name, is_bool, is_tensor
+from attncore.base.arrays import dtype_name, is_bool, is_tensor
 from attncore.plot import to_numpy
 
 _NAN = "there is NaN in your result: look for 0 / 0 or an overflow"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from attncore._regression import leave_one_out, nadaraya_watson
 from attncore.exercises._exercise import Exercise
+from attncore.regression import leave_one_out, nadaraya_watson
 
 KEYS = np.array([51.0, 56.0, 58.0])
 VALUES = np.array([40.0, 43.0, 48.0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from attncore._softmax import softmax
+from attncore.core.softmax import softmax
 from attncore.exercises._exercise import Exercise
 from attncore.images import patches
 

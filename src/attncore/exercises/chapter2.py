@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from attncore._attention import attention
-from attncore._softmax import softmax
+from attncore.core.attention import attention
+from attncore.core.softmax import softmax
 from attncore.exercises._exercise import Exercise
 
 _rng = np.random.default_rng(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attncore import masks
-from attncore._softmax import softmax
+from attncore.core.softmax import softmax
 from attncore.exercises._exercise import Exercise
 
 _rng = np.random.default_rng(3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from attncore._attention import attention
+from attncore.core.attention import attention
 from attncore.exercises._exercise import Exercise
 
 _rng = np.random.default_rng(6)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from attncore._linear import features
 from attncore.exercises._exercise import Exercise
+from attncore.long.linear import features
 
 _rng = np.random.default_rng(8)
 

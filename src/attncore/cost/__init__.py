@@ -2,7 +2,7 @@
 
 FLOPs are those of matrix products, a multiplication and an addition counting as two;
 softmax, norms and sums, which grow no faster, are left out. Bytes come from a number of
-bytes per number: 4 for float32, 2 for 16 bits. `MODELS` has the sizes of `attncore.lm.whale` and
+bytes per number: 4 for float32, 2 for 16 bits. `MODELS` has the sizes of `attncore.nn.whale` and
 of public models, by name: "GPT-2 small", "Gemma 2B", "Llama 2 7B", "Mistral 7B", "Qwen2 7B" and
 "Llama 3 8B".
 """
@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from attncore._integers import check_length, check_sizes
-from attncore._settings import check_flag, check_positive
-from attncore._sizes import MODELS, Sizes
+from attncore.base.integers import check_length, check_sizes
+from attncore.base.settings import check_flag, check_positive
+from attncore.cost.sizes import MODELS, Sizes
 
 __all__ = [
     "MODELS",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import (
+from attncore.base.arrays import (
     Array,
     cast,
     check_device,
@@ -21,8 +21,8 @@ from attncore._arrays import (
     namespace,
     shape_of,
 )
-from attncore._integers import check_integer
-from attncore._tracing import holds, is_traced
+from attncore.base.integers import check_integer
+from attncore.base.tracing import holds, is_traced
 
 
 def check_queries_and_keys(q: Array, k: Array) -> None:

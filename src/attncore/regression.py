@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import (
+from attncore.base.arrays import (
     Array,
     as_floats,
     cast,
@@ -17,8 +17,8 @@ from attncore._arrays import (
     namespace,
     shape_of,
 )
-from attncore._settings import check_choice
-from attncore._softmax import softmax
+from attncore.base.settings import check_choice
+from attncore.core.softmax import softmax
 from attncore.kernels import KERNELS
 from attncore.scores import check_bandwidth, check_rank, neg_sq_distance, scaled_dot
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attncore._arrays import check_device, dtype_name, is_bool, shape_of
-from attncore._integers import check_axes, check_sizes
+from attncore.base.arrays import check_device, dtype_name, is_bool, shape_of
+from attncore.base.integers import check_axes, check_sizes
 from attncore.images import patches
-from attncore.layers import Block, check_rows
+from attncore.nn.layers import Block, check_rows
 
 
 class VisionTransformer(nn.Module):

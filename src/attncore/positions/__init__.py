@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import (
+from attncore.base.arrays import (
     LOW_PRECISION,
     Array,
     as_floats,
@@ -27,8 +27,8 @@ from attncore._arrays import (
     wide,
     widest,
 )
-from attncore._integers import check_integer, check_length
-from attncore._relative import alibi, distances, skew, t5_bucket, xl_bias
+from attncore.base.integers import check_integer, check_length
+from attncore.positions.relative import alibi, distances, skew, t5_bucket, xl_bias
 
 __all__ = ["alibi", "distances", "rope", "sinusoidal", "skew", "t5_bucket", "xl_bias"]
 

@@ -7,18 +7,18 @@ import sys
 import numpy as np
 
 from attncore import masks
-from attncore._arrays import Array, as_floats, cast
-from attncore._checks import (
+from attncore.base.arrays import Array, as_floats, cast
+from attncore.base.checks import (
     batch_lengths,
     check_mask_and_bias,
     check_queries_and_keys,
     check_scale,
     check_values,
 )
-from attncore._fused import fits_at_once, fused, why_not
-from attncore._integers import check_window
-from attncore._padding import by_length, real_keys, slices_pay
-from attncore._reference import allowed, blocked, reference, weights
+from attncore.base.integers import check_window
+from attncore.core.fused import fits_at_once, fused, why_not
+from attncore.core.padding import by_length, real_keys, slices_pay
+from attncore.core.reference import allowed, blocked, reference, weights
 
 BACKENDS = ("auto", "reference", "fused")
 

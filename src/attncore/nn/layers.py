@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
-from attncore._arrays import check_device, dtype_name, shape_of
-from attncore._attention import attention, attention_weights
-from attncore._cache import KVCache, UndoOnError
-from attncore._integers import check_sizes, check_window
-from attncore._static import StaticKVCache
+from attncore.base.arrays import check_device, dtype_name, shape_of
+from attncore.base.integers import check_sizes, check_window
+from attncore.cache.growing import KVCache, UndoOnError
+from attncore.cache.static import StaticKVCache
+from attncore.core.attention import attention, attention_weights
 from attncore.masks import combine
 from attncore.positions import check_rope
 from attncore.positions import rope as turn

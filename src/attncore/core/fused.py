@@ -7,10 +7,10 @@ import sys
 from typing import Any
 
 from attncore import masks
-from attncore._arrays import Array, cast, is_tensor, wide
-from attncore._blocks import part, spans
-from attncore._reference import allowed, level
-from attncore._tracing import known, varies
+from attncore.base.arrays import Array, cast, is_tensor, wide
+from attncore.base.tracing import known, varies
+from attncore.core.blocks import part, spans
+from attncore.core.reference import allowed, level
 
 BLOCK = 256  # queries at a time: shorter blocks make torch take smaller, slower tiles
 

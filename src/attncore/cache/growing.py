@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from attncore._arrays import (
+from attncore.base.arrays import (
     Array,
     check_device,
     dtype_name,
@@ -16,7 +16,7 @@ from attncore._arrays import (
     namespace,
     shape_of,
 )
-from attncore._integers import check_integer, check_sizes, check_window
+from attncore.base.integers import check_integer, check_sizes, check_window
 
 
 class KVCache:

@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 from attncore import masks
-from attncore._arrays import Array, as_floats, cast, wide
-from attncore._blocks import spans
-from attncore._checks import check_queries_and_keys, check_scale, check_values
-from attncore._fused import fused
-from attncore._integers import check_sizes, check_window
-from attncore._reference import fold, mix, nothing
-from attncore._tracing import varies
+from attncore.base.arrays import Array, as_floats, cast, wide
+from attncore.base.checks import check_queries_and_keys, check_scale, check_values
+from attncore.base.integers import check_sizes, check_window
+from attncore.base.tracing import varies
+from attncore.core.blocks import spans
+from attncore.core.fused import fused
+from attncore.core.reference import fold, mix, nothing
 
 
 def streaming_attention(

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from attncore import masks
-from attncore._arrays import Array, as_floats, cast, shape_of, wide
-from attncore._checks import check_queries_and_keys, check_scale, check_values
-from attncore._fused import fused
-from attncore._integers import check_window
-from attncore._patterns import check_tokens, draw, half_of
-from attncore._reference import fold, mix, nothing, reference
-from attncore._softmax import weigh
-from attncore._tracing import is_traced
+from attncore.base.arrays import Array, as_floats, cast, shape_of, wide
+from attncore.base.checks import check_queries_and_keys, check_scale, check_values
+from attncore.base.integers import check_window
+from attncore.base.tracing import is_traced
+from attncore.core.fused import fused
+from attncore.core.reference import fold, mix, nothing, reference
+from attncore.core.softmax import weigh
+from attncore.masks.patterns import check_tokens, draw, half_of
 
 LEAST_ROWS = 64  # a block of fewer queries costs more in calls than it saves in scores
 

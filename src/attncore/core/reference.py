@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from attncore import masks
-from attncore._arrays import (
+from attncore.base.arrays import (
     LOW_PRECISION,
     Array,
     cast,
@@ -17,9 +17,9 @@ from attncore._arrays import (
     wide,
     widest,
 )
-from attncore._blocks import part, spans
-from attncore._softmax import weigh
-from attncore._tracing import known
+from attncore.base.tracing import known
+from attncore.core.blocks import part, spans
+from attncore.core.softmax import weigh
 
 SCORES_AT_ONCE = 2**21  # 16 MB of float64: about what a processor's cache holds
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from attncore._arrays import check_device, dtype_name, padding_mask, shape_of
-from attncore._integers import check_sizes
-from attncore.layers import Block
+from attncore.base.arrays import check_device, dtype_name, padding_mask, shape_of
+from attncore.base.integers import check_sizes
+from attncore.nn.layers import Block
 
 END = 0
 """The token that starts a target, ends it, and fills a batch up."""

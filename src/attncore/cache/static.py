@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attncore._arrays import Array, dtype_name, is_tensor, namespace
-from attncore._cache import KVCache, scalar
-from attncore._integers import check_length, check_window
+from attncore.base.arrays import Array, dtype_name, is_tensor, namespace
+from attncore.base.integers import check_length, check_window
+from attncore.cache.growing import KVCache, scalar
 
 
 class StaticKVCache(KVCache):

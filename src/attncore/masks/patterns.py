@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from attncore._arrays import Array, library_of, positions
-from attncore._integers import check_integer, check_length, check_window
-from attncore._tracing import is_traced
+from attncore.base.arrays import Array, library_of, positions
+from attncore.base.integers import check_integer, check_length, check_window
+from attncore.base.tracing import is_traced
 
 # No distance reaches this, and a window beyond int64 would not fit torch's comparison.
 FARTHEST = 2**63 - 1

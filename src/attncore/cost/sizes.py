@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from attncore._integers import check_least, check_length
+from attncore.base.integers import check_least, check_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ MODELS = {
         gated=True,
     ),
 }  # fmt: skip
-"""The sizes of public models, by name, and of :func:`attncore.lm.whale`.
+"""The sizes of public models, by name, and of :func:`attncore.nn.whale`.
 
 From Radford et al. (2019), Gemma Team (2024), Touvron et al. (2023), Jiang et al. (2023), Yang
 et al. (2024), Llama Team (2024), and the configuration files published with the weights. A window,

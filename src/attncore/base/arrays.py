@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from attncore._integers import check_length
+from attncore.base.integers import check_length
 
 Array: TypeAlias = Any
 """A ``numpy.ndarray`` or a ``torch.Tensor``."""

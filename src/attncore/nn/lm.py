@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from attncore import sampling
-from attncore._arrays import check_device, wide
-from attncore._cache import KVCache, UndoOnError
-from attncore._integers import check_least, check_sizes
-from attncore._static import StaticKVCache
-from attncore._tokenizers import Characters, Tokenizer
-from attncore.layers import Block, autocasts
+from attncore.base.arrays import check_device, wide
+from attncore.base.integers import check_least, check_sizes
+from attncore.cache.growing import KVCache, UndoOnError
+from attncore.cache.static import StaticKVCache
+from attncore.models.tokenizers import Characters, Tokenizer
+from attncore.nn.layers import Block, autocasts
 
 
 class Decoder(nn.Module):

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import Array, as_floats, cast, check_mask, shape_of, wide
-from attncore._integers import check_integer
-from attncore._settings import check_positive
+from attncore.base.arrays import Array, as_floats, cast, check_mask, shape_of, wide
+from attncore.base.integers import check_integer
+from attncore.base.settings import check_positive
 
 
 def softmax(

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import Array, is_tensor, padding_mask
-from attncore._fused import fused
-from attncore._reference import nothing
-from attncore._tracing import varies
+from attncore.base.arrays import Array, is_tensor, padding_mask
+from attncore.base.tracing import varies
+from attncore.core.fused import fused
+from attncore.core.reference import nothing
 
 # What a call of the kernel must do to be worth its own: numbers of keys, times queries and,
 # for keys are read too, 64 more. Measured on one core: where there were 3e6 of these, slices took

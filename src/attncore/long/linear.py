@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from attncore._arrays import Array, as_floats, cast, shape_of, wide
-from attncore._checks import check_queries_and_keys, check_values
-from attncore._integers import check_sizes
-from attncore._reference import fold, mix, nothing
-from attncore._tracing import varies
+from attncore.base.arrays import Array, as_floats, cast, shape_of, wide
+from attncore.base.checks import check_queries_and_keys, check_values
+from attncore.base.integers import check_sizes
+from attncore.base.tracing import varies
+from attncore.core.reference import fold, mix, nothing
 
 
 def linear_attention(

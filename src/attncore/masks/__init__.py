@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from attncore._arrays import (
+from attncore.base.arrays import (
     Array,
     check_device,
     dtype_name,
@@ -20,9 +20,9 @@ from attncore._arrays import (
     padding_mask,
     positions,
 )
-from attncore._checks import check_lengths
-from attncore._integers import check_length, check_window
-from attncore._patterns import FARTHEST, global_tokens, random_keys, symmetric_window
+from attncore.base.checks import check_lengths
+from attncore.base.integers import check_length, check_window
+from attncore.masks.patterns import FARTHEST, global_tokens, random_keys, symmetric_window
 
 __all__ = [
     "causal",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore._tracing import is_symbol
+from attncore.base.tracing import is_symbol
 
 
 def check_window(window: int) -> int:

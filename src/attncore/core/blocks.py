@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attncore._arrays import Array
+from attncore.base.arrays import Array
 
 
 def spans(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore._arrays import (
+from attncore.base.arrays import (
     Array,
     as_floats,
     cast,
@@ -20,7 +20,7 @@ from attncore._arrays import (
     shape_of,
     wide,
 )
-from attncore._integers import check_least
+from attncore.base.integers import check_least
 
 # A uint64 can be too large for int64, and would come out negative.
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")

@@ -1,0 +1,1 @@
+"""Keys and values kept for decoding."""
