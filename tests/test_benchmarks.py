@@ -21,6 +21,7 @@ from playwright.sync_api import Error
 from tqdm import tqdm
 
 import attncore as ac
+from attncore.nn import Decoder
 
 CPU = torch.device("cpu")
 # torch's own compiler uses it.
@@ -309,7 +310,7 @@ def test_without_a_compiler_one_sentence_says_so(tmp_path):
 
 def test_other_errors_of_a_compiled_step_stay_what_they_are(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, **given: lambda *inputs: fails("a shape"))
-    model = ac.lm.Decoder("abc", d_model=8, layers=1, heads=2, kv_heads=1, context=9)
+    model = Decoder("abc", d_model=8, layers=1, heads=2, kv_heads=1, context=9)
 
     with pytest.raises(NotImplementedError, match=r"^a shape$"):
         model.generate(torch.zeros(1, 2, dtype=torch.long), 3, compiled=True)

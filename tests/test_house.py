@@ -39,8 +39,11 @@ def imported(tree):
         elif isinstance(node, ast.ImportFrom) and node.level:
             yield "relative"
         elif isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == FRONT:
-            whole = node.module == FRONT
-            yield from (f"{FRONT}.{a.name}" for a in node.names) if whole else [node.module]
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                known = SOURCE.joinpath(*inner.split(".")[1:])
+                is_module = known.is_dir() or known.with_suffix(".py").exists()
+                yield inner if is_module or node.module == FRONT else node.module
 
 
 def arrows(source=SOURCE):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import attncore as ac
+from attncore.models import functional
 from attncore.nn import Block, MultiHeadAttention
 
 B, TQ, TK, WIDTH, HEADS = 2, 5, 7, 12, 3
@@ -123,7 +124,7 @@ def test_rope_turns_queries_and_keys_and_nothing_else(pairing):
     plain = MultiHeadAttention(WIDTH, HEADS, **DOUBLE)
     plain.load_state_dict(layer.state_dict())  # the same names
     x = rand(B, TK, WIDTH)
-    q, k, v = plain._heads(x, None)
+    q, k, v = functional.heads(plain, x, None)
     q, k = (ac.positions.rope(a, range(TK), base=50.0, pairing=pairing) for a in (q, k))
     expected = plain.out_proj(ac.attention(q, k, v, causal=True).transpose(1, 2).flatten(2))
 

@@ -191,10 +191,14 @@ KEEP = torch.ones(2, 6, dtype=torch.bool)
         (
             lambda m, x: m(x.float()),
             TypeError,
-            r"images must be a torch.float64 tensor, as the parameters are, got torch.float32",
+            r"images must be float64, as the parameters are, got float32",
         ),
-        (lambda m, x: m(x.numpy()), TypeError, r"a torch.float64 tensor, .* got ndarray"),
-        (lambda m, x: m([1]), TypeError, r"a torch.float64 tensor, .* got list"),
+        (
+            lambda m, x: m(x.numpy()),
+            TypeError,
+            r"a torch tensor, got ndarray: use torch.from_",
+        ),
+        (lambda m, x: m([1]), TypeError, r"images must be a torch tensor, got list"),
         (lambda m, x: m(x[0]), ValueError, r"must be \(B, 4, 6, 3\), got \(4, 6, 3\)"),
         (lambda m, x: m(x.mT), ValueError, r"must be \(B, 4, 6, 3\), got \(2, 4, 3, 6\)"),
         (
@@ -210,12 +214,12 @@ KEEP = torch.ones(2, 6, dtype=torch.bool)
         (
             lambda m, x: m(x, KEEP.numpy()),
             TypeError,
-            r"keep must be a boolean tensor, got ndarray",
+            r"keep must be a torch tensor, got ndarray: use torch.from_numpy",
         ),
         (
             lambda m, x: m(x, KEEP.to("meta")),
             ValueError,
-            r"on one device: keep on meta, images on cpu; move them",
+            r"on one device: keep on meta, parameters on cpu; move them",
         ),
         (
             lambda m, x: m(x.to("meta")),

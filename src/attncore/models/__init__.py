@@ -1,0 +1,21 @@
+"""Models with NumPy parameters: they read, write and can be looked into, in a browser too.
+
+:mod:`attncore.nn` has the same as torch modules, which train and run on a GPU. The names of
+classes, methods and parameters are the same, and so is the forward pass, which stands in
+:mod:`attncore.models.functional`.
+"""
+
+from attncore.models.layers import Block, MultiHeadAttention
+from attncore.models.lm import Decoder, load, whale
+from attncore.models.seq2seq import Translator
+from attncore.models.vision import VisionTransformer
+
+__all__ = [
+    "Block",
+    "Decoder",
+    "MultiHeadAttention",
+    "Translator",
+    "VisionTransformer",
+    "load",
+    "whale",
+]

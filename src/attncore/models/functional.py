@@ -1,0 +1,189 @@
+"""The models' arithmetic, written once for NumPy arrays and torch tensors.
+
+`p` is a part of a model: it has its parameters and its own parts as attributes, by the names of
+the state_dict. A torch module is such a part, and so is one of :mod:`attncore.models.plain`.
+Shapes: B sequences, T tokens, d features, H query heads, G key/value heads, D and E their widths,
+N tokens to choose from. What a cache is given, it keeps; nothing else is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attncore.base.arrays import Array, library_of, namespace, padding_mask
+from attncore.cache.growing import KVCache, UndoOnError
+from attncore.cache.static import StaticKVCache
+from attncore.core.attention import attention, attention_weights
+from attncore.core.reference import mix
+from attncore.masks import combine
+from attncore.models.inputs import autocasts
+from attncore.models.ops import embed, gelu, linear, split
+from attncore.positions import rope
+
+Look = Callable[[str, Array], Any]
+"""Is told the name and the value of what is computed; what it returns goes on in its place."""
+
+
+def heads(
+    p: Any, x: Array, context: Array | None, cache: KVCache | None = None
+) -> tuple[Array, Array, Array]:
+    """Return q `(..., H, Tq, D)`, then k and v `(..., G, Tk, D)`; x follows what is cached."""
+    counts = (p.heads, p.kv_heads, p.kv_heads)
+    if context is None:  # one product for the three
+        rows = linear(x, p.in_proj_weight, p.in_proj_bias)  # (..., T, (H + 2 G) D)
+        q, k, v = split(by_head(rows, sum(counts)), counts, -3)
+    else:
+        q, k, v = (
+            by_head(linear(source, weight, bias), count)
+            for source, weight, bias, count in zip(
+                (x, context, context), *maps(p), counts, strict=True
+            )
+        )
+    if p.rope is not None:
+        places = positions_from(0 if cache is None else cache.length, x.shape[-2], x)
+        q, k = (rope(a, places, base=p.rope_base, pairing=p.rope) for a in (q, k))
+    return q, k, v
+
+
+def by_head(rows: Array, count: int) -> Array:
+    """View `(..., T, H D)` as `(..., H, T, D)`."""
+    return rows.reshape(*rows.shape[:-1], count, rows.shape[-1] // count).swapaxes(-3, -2)
+
+
+def maps(p: Any) -> tuple[Sequence[Array], Sequence[Array | None]]:
+    """Return the weights and the biases of the maps to q, k and v."""
+    if p.context_dim == p.d_model:
+        weights = split(p.in_proj_weight, p.widths, -2)
+    else:
+        weights = (p.q_proj_weight, p.k_proj_weight, p.v_proj_weight)
+    bias = p.in_proj_bias
+    return weights, (None, None, None) if bias is None else split(bias, p.widths, -1)
+
+
+def attend(
+    p: Any,
+    x: Array,
+    context: Array | None = None,
+    mask: Array | None = None,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: Any = None,
+    cache: KVCache | None = None,
+    look: Look | None = None,
+) -> Array:
+    """Multi-head attention from x to a context, or to itself: `(..., Tq, d)`."""
+    q, k, v = heads(p, x, context, cache)
+    if cache is not None and k.dtype != cache.dtype and autocasts(k):
+        q, k, v = (a.to(cache.dtype) for a in (q, k, v))
+    q, k, v = seen(look, "q", q), seen(look, "k", k), seen(look, "v", v)
+    with UndoOnError(cache):
+        if cache is not None:
+            k, v = cache.append(k, v)
+            if isinstance(cache, StaticKVCache):
+                mask = combine(mask, cache.mask(x.shape[-2], window=window))
+                causal, window = False, None
+            else:
+                causal, window = True, cache.window if window is None else window
+        limits = {"causal": causal, "window": window, "lengths": lengths}
+        other = look and look("weights", attention_weights(q, k, mask, **limits))
+        mixed = attention(q, k, v, mask, **limits) if other is None else mix(other, v)
+        mixed = seen(look, "heads", mixed)  # (..., H, Tq, D)
+        rows = mixed.swapaxes(-3, -2)  # (..., Tq, H, D)
+        return p.out_proj(rows.reshape(*rows.shape[:-2], p.widths[0]))
+
+
+def block(
+    p: Any,
+    x: Array,
+    context: Array | None = None,
+    mask: Array | None = None,
+    *,
+    causal: bool = False,
+    cache: KVCache | None = None,
+    look: Look | None = None,
+) -> Array:
+    """One layer of a transformer: each line adds to the residual stream x `(B, T, d)`."""
+    x = seen(look, "x", x)
+    own_mask = mask if context is None else None
+    own = {"mask": own_mask, "causal": causal, "cache": cache, **within(look, "attention")}
+    with UndoOnError(cache):
+        x = x + p.attention(p.norm1(x), **own)
+        if context is not None:
+            x = x + p.cross(p.norm_cross(x), context, mask, **within(look, "cross"))
+        return x + p.down(gelu(p.up(p.norm2(x))))
+
+
+def decoder(
+    p: Any,
+    tokens: Array,
+    caches: Sequence[KVCache] | None = None,
+    *,
+    start: Any = 0,
+    causal: bool = True,
+    look: Look | None = None,
+) -> Array:
+    """Score every token as the next one: `(B, T, N)` from tokens `(B, T)` that begin at `start`."""
+    x = p.embedding(tokens) + rows_from(start, tokens.shape[-1], p.position.weight)  # (B, T, d)
+    with UndoOnError(*(caches or ())):  # the first layers may have appended
+        for n, layer in enumerate(p.blocks):
+            cache = caches[n] if caches else None
+            x = layer(x, causal=causal, cache=cache, **within(look, f"blocks.{n}"))
+    return linear(p.norm(x), p.embedding.weight)
+
+
+def rows_from(start: Any, T: int, table: Array) -> Array:
+    """Return T rows of a table of positions `(T, d)`, from position `start` on."""
+    if isinstance(start, int):
+        return table[start : start + T]
+    places = positions_from(start, T, table)
+    return embed(places.clip(max=table.shape[0] - 1), table)  # a full cache gives NaN later
+
+
+def positions_from(start: Any, T: int, like: Array) -> Array:
+    """Return the positions `(T,)` of T tokens, the first of them `start`."""
+    xp, where = library_of(like)
+    return start + xp.arange(T, **where)
+
+
+def vision(p: Any, patches: Array, mask: Array | None, look: Look | None = None) -> Array:
+    """Score every class for each image: `(B, N)` from patches `(B, T, numbers)`."""
+    x = p.embed(patches)
+    xp = namespace(x=x)
+    cls = xp.broadcast_to(p.cls, (x.shape[0], 1, x.shape[-1]))
+    x = xp.concatenate([cls, x], 1)  # (B, 1 + T, d)
+    x = x if p.position is None else x + p.position
+    for n, layer in enumerate(p.blocks):
+        x = layer(x, mask=mask, **within(look, f"blocks.{n}"))
+    return p.head(p.norm(x[:, 0]))
+
+
+def read(p: Any, sources: Array, lengths: Array, look: Look | None = None) -> tuple[Array, Array]:
+    """Return what a translator attends to, `(B, Ts, d)`, and its mask `(B, 1, 1, Ts)`."""
+    T = sources.shape[1]
+    mask = padding_mask(lengths, T)
+    x = p.source_embedding(sources) + p.source_position.weight[:T]
+    x = p.norm_context(p.encoder(x, mask=mask, **within(look, "encoder")))
+    if not p.summary:
+        return x, mask
+    real = mask[:, 0, 0, :, None]  # (B, Ts, 1)
+    return (x * real).sum(1)[:, None] / lengths[:, None, None], mask[..., :1]
+
+
+def write(p: Any, targets: Array, context: Array, mask: Array, look: Look | None = None) -> Array:
+    """Score the next character after each one of `(B, Tt)`: `(B, Tt, N)`."""
+    x = p.target_embedding(targets) + p.target_position.weight[: targets.shape[1]]
+    x = p.decoder(x, context, mask, causal=True, **within(look, "decoder"))
+    return p.output(p.norm_output(x))
+
+
+def seen(look: Look | None, name: str, value: Array) -> Array:
+    """Show a value if somebody looks; return what goes on in its place."""
+    other = None if look is None else look(name, value)
+    return value if other is None else other
+
+
+def within(look: Look | None, part: str) -> dict[str, Look]:
+    """Return what a part is called with, so that its values are seen under its name."""
+    return {} if look is None else {"look": lambda name, value: look(f"{part}.{name}", value)}

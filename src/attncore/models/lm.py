@@ -1,0 +1,423 @@
+"""A small decoder-only language model: checks, text, caches, and NumPy parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from importlib.resources import as_file, files
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from attncore import sampling
+from attncore.base.arrays import Array, dtype_name, is_tensor, namespace, shape_of, wide
+from attncore.base.integers import check_least, check_sizes
+from attncore.cache.growing import KVCache
+from attncore.cache.static import StaticKVCache
+from attncore.models import functional
+from attncore.models.functional import Look
+from attncore.models.inputs import INTEGERS, check_tokens, check_vocabulary
+from attncore.models.layers import Block
+from attncore.models.plain import Embedding, LayerNorm, Module
+from attncore.models.tokenizers import Characters, Tokenizer
+
+
+class DecoderParts:
+    """Checks, forward pass, text and writing of a decoder; the parameters are elsewhere."""
+
+    embedding: Any
+    position: Any
+    blocks: Any
+    norm: Any
+
+    def _set_tokenizer(self, tokenizer: str | Tokenizer, context: int) -> None:
+        if isinstance(tokenizer, str):
+            self.characters = tokenizer
+            tokenizer = Characters(tokenizer)
+        if not all(hasattr(tokenizer, m) for m in ("encode", "decode", "get_vocab_size")):
+            raise TypeError(
+                "tokenizer must be a string of characters, or have encode, decode and "
+                f"get_vocab_size, got {type(tokenizer).__name__}"
+            )
+        self.tokenizer, self.context = tokenizer, context
+
+    def forward(
+        self,
+        tokens: Array,
+        caches: Sequence[KVCache] | None = None,
+        *,
+        causal: bool = True,
+        look: Look | None = None,
+    ) -> Array:
+        """Score every token as the next one, after each token.
+
+        Parameters
+        ----------
+        tokens
+            `(B, T)`, integers.
+        caches
+            One per layer, from :meth:`new_caches`: `tokens` then follow those cached.
+        causal
+            False lets every token see the future. It takes no caches; chapter 6 shows why.
+        look
+            A function of (name, value) that is told of what is computed: see :meth:`look`. What it
+            returns, unless it is None, goes on in place of the value.
+
+        Returns
+        -------
+        Array
+            `(B, T, N)`, the logits: softmax makes them probabilities.
+        """
+        check_tokens(tokens, self.embedding.weight)
+        start = self._length(caches, causal)
+        if isinstance(start, int) and start + tokens.shape[1] > self.context:
+            needed = start + tokens.shape[1]
+            raise ValueError(f"{needed} tokens, but the model has {self.context} positions")
+        try:
+            return functional.decoder(self, tokens, caches, start=start, causal=causal, look=look)
+        except IndexError:
+            check_vocabulary("tokens", tokens, len(self.embedding.weight))
+            raise
+
+    def look(
+        self, tokens: Array, caches: Sequence[KVCache] | None = None, *, causal: bool = True
+    ) -> dict[str, Array]:
+        """Return, by name, what a call computes on its way.
+
+        For block n these are ``blocks.n.x``, what enters it, `(B, T, d_model)`; then
+        ``blocks.n.attention.q``, ``k`` and ``v``, one `(B, H, T, D)` and two `(B, G, T, D)`;
+        ``.weights`` `(B, H, T, Tk)`; ``.heads`` `(B, H, T, D)`. Last, ``logits`` `(B, T, N)`. The
+        arguments are those of :meth:`forward`.
+        """
+        found: dict[str, Array] = {}
+        logits = self.forward(tokens, caches, causal=causal, look=found.__setitem__)
+        return {**found, "logits": logits}
+
+    def _length(self, caches: Sequence[KVCache] | None, causal: bool) -> Any:
+        """Return how many tokens the caches hold, after checking that they belong together."""
+        if caches is None:
+            return 0
+        if not isinstance(caches, (list, tuple)) or not all(
+            isinstance(cache, KVCache) for cache in caches
+        ):
+            raise TypeError("caches must be a list of KVCache: use model.new_caches()")
+        if len(caches) != len(self.blocks):
+            raise ValueError(f"{len(self.blocks)} layers need as many caches, got {len(caches)}")
+        if not causal:
+            raise ValueError("causal=False cannot use caches: old keys change with each token")
+        static = [isinstance(cache, StaticKVCache) for cache in caches]
+        if any(static):
+            return self._static_length(caches, all(static))
+        lengths = [cache.length for cache in caches]
+        if len({id(cache) for cache in caches}) < len(caches) or len(set(lengths)) > 1:
+            raise ValueError(f"each layer needs its own cache, all of one length: got {lengths}")
+        return lengths[0]
+
+    def _static_length(self, caches: Sequence[KVCache], alike: bool) -> Array:
+        """Return the length of the first; whether all are equal only the GPU knows."""
+        # Comparing ids would make torch.compile compile anew for each set of caches.
+        if not alike or any(a is b for a, b in combinations(caches, 2)):
+            raise ValueError("each layer needs its own cache, all static or none")
+        slots = max(cache.slots for cache in caches)
+        if slots > self.context:
+            raise ValueError(f"caches of {slots} slots, but the model has {self.context} positions")
+        return caches[0].length
+
+    def new_caches(
+        self, batch: int = 1, capacity: int | None = None, *, static: bool = False
+    ) -> list[KVCache]:
+        """Return one empty cache per layer, for `capacity` tokens (all positions unless given).
+
+        With `static`, which needs torch, they are :class:`attncore.StaticKVCache`, for
+        ``torch.compile(model)``. They are of the dtype of the keys: the parameters', or under
+        ``torch.autocast`` its own.
+        """
+        layer = self.blocks[0].attention
+        kind: Any = StaticKVCache if static else KVCache
+        capacity = self.context if capacity is None else capacity
+        like = self._like_keys()
+        return [
+            kind(batch, layer.kv_heads, capacity, layer.head_dim, like=like) for _ in self.blocks
+        ]
+
+    def _like_keys(self) -> Array:
+        """Return an array of the keys' library, dtype and device."""
+        return self.embedding.weight
+
+    def _check_prompt(
+        self,
+        tokens: Array,
+        steps: int,
+        generator: object,
+        kind: type,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+    ) -> int:
+        """Raise unless a text can be written; return the steps as a plain integer."""
+        check_tokens(tokens, self.embedding.weight)
+        if tokens.shape[1] < 1:
+            raise ValueError(
+                f"a prompt must be (B, T) with T at least 1, got {tuple(tokens.shape)}"
+            )
+        check_vocabulary("tokens", tokens, len(self.embedding.weight))
+        steps = check_least("steps", steps, 0)
+        if (needed := tokens.shape[1] + steps - 1) > self.context:
+            raise ValueError(f"{needed} tokens to read, but the model has {self.context} positions")
+        sampling.check_settings(temperature, top_k, top_p)
+        made = "torch.Generator().manual_seed(0)"
+        if kind is np.random.Generator:
+            made = "numpy.random.default_rng(0)"
+        if not (generator is None or isinstance(generator, kind)):
+            wanted = f"{kind.__module__.removesuffix('._C')}.{kind.__name__}"
+            raise TypeError(
+                f"generator must be a {wanted}, got {type(generator).__name__}: use {made}"
+            )
+        if (generator is None) != (temperature == 0):
+            raise ValueError(
+                f"a temperature above 0 and a generator, such as {made}, need each other: at "
+                "temperature 0 nothing is drawn"
+            )
+        return steps
+
+    def decode(self, tokens: Array) -> str:
+        """Return the text of one row of tokens, `(T,)`."""
+        if not (is_tensor(tokens) or isinstance(tokens, np.ndarray)):
+            raise TypeError(f"tokens must be integers (T,), an array, got {type(tokens).__name__}")
+        if tokens.ndim != 1 or dtype_name(tokens) not in INTEGERS:
+            raise ValueError(
+                f"tokens must be one row of integers (T,), got {dtype_name(tokens)} "
+                f"{shape_of(tokens)}: decode row by row, such as tokens[0]"
+            )
+        check_vocabulary("tokens", tokens, len(self.embedding.weight))
+        return self.tokenizer.decode(tokens.tolist())
+
+    def _ids(self, text: str) -> list[int]:
+        """Return the token numbers of a text."""
+        if not isinstance(text, str):
+            raise TypeError(f"text must be a str, got {type(text).__name__}: encode one at a time")
+        encoded = self.tokenizer.encode(text)
+        return getattr(encoded, "ids", encoded)
+
+
+def write(
+    read: Callable[..., Array],
+    step: Callable[..., Array],
+    tokens: Array,
+    steps: int,
+    caches: Sequence[KVCache] | None,
+    choose: Callable[[Array], Array],
+) -> Array:
+    """Append `steps` tokens to `(B, T)`: `read` scores the prompt, `step` each one after it.
+
+    `choose` turns logits `(B, N)` into tokens `(B,)`.
+    """
+    xp, unread = namespace(tokens=tokens), tokens
+    for _ in range(steps):
+        logits = read(unread if caches else tokens, caches)[:, -1]
+        read = step
+        unread = choose(logits)[:, None]
+        tokens = xp.concatenate([tokens, unread], 1)
+    return tokens
+
+
+def chooser(uniform: Callable[[Array], Array] | None, **settings: Any) -> Callable[[Array], Array]:
+    """Return what chooses the next tokens: the likeliest, or by numbers `uniform(p)` in [0, 1)."""
+
+    def choose(logits: Array) -> Array:
+        if uniform is None:
+            return logits.argmax(-1)
+        p = sampling.probabilities(wide(namespace(logits=logits), logits), **settings)
+        return sampling.draw(p, uniform(p))
+
+    return choose
+
+
+class Decoder(DecoderParts, Module):
+    r"""A decoder-only language model with learned positions.
+
+    .. math:: x_t = E_{c_t} + P_t, \qquad x \leftarrow \operatorname{block}_l(x), \qquad
+        \text{logits}_t = \operatorname{norm}(x_t) E^\top
+
+    The NumPy twin of :class:`attncore.nn.Decoder`: it reads, writes and can be looked into.
+
+    Parameters
+    ----------
+    tokenizer, d_model, layers, heads, kv_heads, context
+        As in :class:`attncore.nn.Decoder`.
+    dtype
+        Of the parameters.
+    rng
+        A seed or a NumPy generator, from which they are drawn.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`attncore.nn.Decoder`.
+
+    References
+    ----------
+    Radford et al. (2019); Ainslie et al. (2023) for the shared key/value heads.
+
+    Examples
+    --------
+    >>> model = Decoder("abc ", d_model=16, layers=2, heads=4, kv_heads=2, context=32, rng=0)
+    >>> tokens = model.encode("a cab")
+    >>> tokens
+    array([[0, 3, 2, 0, 1]])
+    >>> model(tokens).shape                                      # (B, T, N)
+    (1, 5, 4)
+    >>> model.look(tokens)["blocks.1.attention.weights"].shape   # (B, H, T, Tk)
+    (1, 4, 5, 5)
+    """
+
+    def __init__(
+        self,
+        tokenizer: str | Tokenizer,
+        *,
+        d_model: int,
+        layers: int,
+        heads: int,
+        kv_heads: int,
+        context: int,
+        dtype: Any = np.float64,
+        rng: Any = None,
+    ) -> None:
+        check_sizes(d_model=d_model, layers=layers, context=context)
+        self._set_tokenizer(tokenizer, context)
+        options: dict[str, Any] = {"dtype": dtype, "rng": np.random.default_rng(rng)}
+        N = self.tokenizer.get_vocab_size()
+        self.embedding = Embedding(N, d_model, std=0.02, **options)
+        self.position = Embedding(context, d_model, std=0.02, **options)
+        self.blocks = [Block(d_model, heads, kv_heads, **options) for _ in range(layers)]
+        self.norm = LayerNorm(d_model, dtype)
+
+    def generate(
+        self,
+        tokens: np.ndarray,
+        steps: int,
+        *,
+        cached: bool = True,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        generator: np.random.Generator | None = None,
+    ) -> np.ndarray:
+        """Append a next token, `steps` times: the likeliest, or one drawn at random.
+
+        Parameters
+        ----------
+        tokens, steps, cached, temperature, top_k, top_p
+            As in :meth:`attncore.nn.Decoder.generate`.
+        generator
+            Where chance comes from, if the temperature is above 0: a NumPy generator, which draws
+            other numbers than torch's from the same seed.
+
+        Returns
+        -------
+        ndarray
+            `(B, T + steps)`.
+        """
+        settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        steps = self._check_prompt(tokens, steps, generator, np.random.Generator, **settings)
+        caches = self.new_caches(len(tokens)) if cached else None
+        draw = None if generator is None else lambda p: generator.random(len(p))
+        return write(self, self, tokens, steps, caches, chooser(draw, **settings))
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the tokens of a text, `(1, T)`."""
+        return np.array([self._ids(text)], dtype=np.int64)
+
+
+def load(path: Any, dtype: Any = np.float32) -> Decoder:
+    """Return a model that ``tools/train_lm.py`` has written, with NumPy parameters.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    dtype
+        Of the parameters.
+
+    Returns
+    -------
+    Decoder
+        Nothing of it is drawn.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no such model.
+    TypeError
+        If `dtype` is not a floating-point dtype of NumPy.
+    ModuleNotFoundError
+        If the model reads pieces of words and `tokenizers` is not installed.
+    """
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be one such as numpy.float32, got {dtype!r}") from None
+    if dtype.kind != "f":
+        raise TypeError(f"dtype must be one such as numpy.float32, got {dtype}")
+    sizes, state = stored(path)
+    model = Decoder(tokenizer_of(sizes), **sizes, dtype=dtype, rng=0)
+    model.load_state_dict(state)
+    return model
+
+
+def stored(path: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the sizes and the parameters that a file holds."""
+    try:
+        with Path(path).open("rb") as file, np.load(file) as found:
+            sizes = json.loads(str(found["sizes"]))
+            names: Iterable[str] = (name for name in found.files if name != "sizes")
+            return sizes, {name: found[name] for name in names}
+    except (ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{path} holds no model that tools/train_lm.py has written") from error
+
+
+def tokenizer_of(sizes: dict[str, Any]) -> str | Tokenizer:
+    """Take the tokenizer out of what a file holds of sizes."""
+    if "tokenizer" not in sizes:
+        return sizes.pop("characters")
+    from tokenizers import Tokenizer as Pieces
+
+    pieces: Tokenizer = Pieces.from_str(sizes.pop("tokenizer"))
+    return pieces
+
+
+def whale(dtype: Any = np.float32) -> Decoder:
+    """Return a model that the authors of this book trained on *Moby-Dick*, in NumPy.
+
+    The parameters are those of :func:`attncore.nn.whale`, which says more of them.
+
+    Parameters
+    ----------
+    dtype
+        Of the parameters.
+
+    Returns
+    -------
+    Decoder
+        As :func:`load` returns it.
+
+    References
+    ----------
+    Melville (1851), in the public domain.
+
+    Examples
+    --------
+    >>> model = whale()
+    >>> model.decode(model.generate(model.encode("Call me "), 5)[0])
+    'Call me and t'
+    """
+    return whale_of(load, dtype)
+
+
+def whale_of(read: Callable[..., Any], dtype: Any) -> Any:
+    """Return the model that comes with the package, read by `read`."""
+    with as_file(files("attncore") / "data" / "whale.npz") as path:
+        return read(path, dtype)
