@@ -71,7 +71,8 @@ def attention(
         Integers `(B,)`, for q `(B, H, Tq, D)`: how many keys of each sequence are real. The
         same as ``mask=masks.padding(lengths, Tk)``, but where it is faster the others are not
         read, and no mask is built. Lengths on a GPU are fetched, which waits for it; give a
-        list there.
+        list there. A tensor of them that torch exports, compiles or traces becomes the mask,
+        and is checked when that runs.
     backend
         "reference": the formula as written, which builds the `(Tq, Tk)` weights.
         "fused": ``torch.nn.functional.scaled_dot_product_attention``, which does not.
