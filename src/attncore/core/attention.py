@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
-import numpy as np
+from attncore.base.arrays import Array, cast
+from attncore.core import fused, padding
+from attncore.core.call import Call, checked
+from attncore.core.reference import blocked, reference, weights, why_not_blocked
 
-from attncore import masks
-from attncore.base.arrays import Array, as_floats, cast
-from attncore.base.checks import (
-    batch_lengths,
-    check_mask_and_bias,
-    check_queries_and_keys,
-    check_scale,
-    check_values,
-)
-from attncore.base.integers import check_window
-from attncore.core.fused import fits_at_once, fused, why_not
-from attncore.core.padding import by_length, real_keys, slices_pay
-from attncore.core.reference import allowed, blocked, reference, weights
+
+class Route(NamedTuple):
+    """A way to compute a call: the backend it belongs to, why it cannot be taken, and it."""
+
+    backend: str
+    why_not: Callable[[Call], str]
+    run: Callable[[Call], Array]
+
 
 BACKENDS = ("auto", "reference", "fused")
+ROUTES = (  # the first that can be taken is
+    Route("fused", padding.why_not, padding.by_length),
+    Route("fused", fused.why_not, fused.fused),
+    Route("auto", why_not_blocked, blocked),
+    Route("reference", lambda call: "", reference),
+)
 
 
 def attention(
@@ -112,37 +117,19 @@ def attention(
     if (
         mask is bias is window is scale is lengths is None
         and backend == "auto"
-        and fits_at_once(q, k, v, causal)
+        and fused.fits_at_once(q, k, v, causal)
     ):
-        kernel = sys.modules["torch"].nn.functional.scaled_dot_product_attention
-        if causal and q.shape[2] != 1:  # a single query is the last: it has no future
-            return kernel(q, k, v, is_causal=True)
-        return kernel(q, k, v)
+        return fused.at_once(q, k, v, causal)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    xp, q, k, v = as_floats(q=q, k=k, v=v)
-    check_queries_and_keys(q, k)
-    check_values(k, v)
-    scale = check_scale(scale, q)
-    check_mask_and_bias(xp, q, k, mask, bias)
-    if window is not None:
-        window = check_window(window)
-
-    hindrance = why_not(q, k, bias)
-    if backend == "fused" and hindrance:
-        raise ValueError(f"backend 'fused' cannot be used: {hindrance}; use backend='auto'")
-    if lengths is not None:
-        counts = batch_lengths(q, k, lengths)
-        plain = mask is bias is window is None and xp is not np
-        if plain and backend != "reference" and not hindrance and slices_pay(q, k, counts):
-            return by_length(xp, q, k, v, counts, causal, scale)
-        mask = masks.combine(mask, real_keys(xp, k, counts))
-    options = (mask, causal, window, bias, scale)
-    if backend == "auto" and xp is np:
-        return blocked(q, k, v, *options)
-    if backend == "reference" or hindrance:
-        return reference(xp, q, k, v, *options)
-    return fused(xp, q, k, v, *options)
+    call = checked(q, k, v, mask, causal, window, bias, scale, lengths)
+    hindrance = ""
+    for route in ROUTES:
+        if backend in ("auto", route.backend):
+            hindrance = route.why_not(call)
+            if not hindrance:
+                return route.run(call)
+    raise ValueError(f"backend {backend!r} cannot be used: {hindrance}; use backend='auto'")
 
 
 def attention_weights(
@@ -187,13 +174,5 @@ def attention_weights(
            [0.5 , 0.5 , 0.  ],
            [0.33, 0.33, 0.33]])
     """
-    xp, q, k = as_floats(q=q, k=k)
-    check_queries_and_keys(q, k)
-    scale = check_scale(scale, q)
-    check_mask_and_bias(xp, q, k, mask, bias)
-    if window is not None:
-        window = check_window(window)
-    if lengths is not None:
-        mask = masks.combine(mask, real_keys(xp, k, batch_lengths(q, k, lengths)))
-    found = weights(xp, q, k, allowed(q, k, mask, causal, window), bias, scale)
-    return cast(xp, found, q.dtype)
+    call = checked(q, k, None, mask, causal, window, bias, scale, lengths)
+    return cast(call.xp, weights(call.settled()), call.q.dtype)

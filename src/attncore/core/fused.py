@@ -9,8 +9,9 @@ from typing import Any
 from attncore import masks
 from attncore.base.arrays import Array, cast, is_tensor, wide
 from attncore.base.tracing import known, varies
-from attncore.core.blocks import part, spans
-from attncore.core.reference import allowed, level
+from attncore.core.blocks import spans
+from attncore.core.call import Call
+from attncore.core.reference import level
 
 BLOCK = 256  # queries at a time: shorter blocks make torch take smaller, slower tiles
 
@@ -25,7 +26,10 @@ def fits_at_once(q: Array, k: Array, v: Array, causal: bool) -> bool:
         return False
     if shape != wanted:
         B, H, Tq, D = shape
-        if (wanted[0], wanted[1], wanted[3]) != (B, H, D) or (causal and Tq != 1):
+        if (wanted[0], wanted[3]) != (B, D) or (causal and Tq != 1):
+            return False
+        G = wanted[1]
+        if H != G and (Tq != 1 or G == 0 or H % G):  # one query of shared heads: see at_once
             return False
     return (
         v.shape == wanted
@@ -37,73 +41,80 @@ def fits_at_once(q: Array, k: Array, v: Array, causal: bool) -> bool:
     )
 
 
-def why_not(q: Array, k: Array, bias: Array | None) -> str:
+def at_once(q: Array, k: Array, v: Array, causal: bool) -> Array:
+    """Return attention of what fits at once."""
+    kernel = sys.modules["torch"].nn.functional.scaled_dot_product_attention
+    B, H, Tq, D = q.shape
+    if causal and Tq != 1:  # a single query is the last: it has no future
+        return kernel(q, k, v, is_causal=True)
+    G = k.shape[1]
+    if G == H:
+        return kernel(q, k, v)
+    # Query heads that share keys are further rows of one product: the keys are read once.
+    return kernel(q.reshape(B, G, H // G, D), k, v).reshape(B, H, 1, D)
+
+
+def why_not(call: Call) -> str:
     """Say why the kernel cannot be used; '' if it can."""
+    q, k, bias = call.q, call.k, call.bias
     if not is_tensor(q):
         return "the arrays are NumPy"
     if 0 in q.shape or 0 in k.shape:
         return f"an axis is empty: q {tuple(q.shape)}, k {tuple(k.shape)}"
-    if bias is not None and bias.requires_grad and sys.modules["torch"].is_grad_enabled():
+    if bias is not None and bias.requires_grad and call.xp.is_grad_enabled():
         return "it has no gradient for the bias"
     return ""
 
 
-def fused(
-    torch: Any,
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Array | None,
-    causal: bool,
-    window: int | None,
-    bias: Array | None,
-    scale: float | Array,
-) -> Array:
+def fused(call: Call) -> Array:
     """Return attention `(..., H, Tq, E)` without building the weights."""
+    call, torch = _with_a_scale(call.settled()), call.xp
+    q, k, v, mask, causal, window, bias, *_ = call
     Tq, Tk = q.shape[-2], k.shape[-2]
     here = q.device.type == "cpu"
     if bias is not None and bias.dtype != q.dtype and q.element_size() == 2 and not here:
         # Only the CPU's kernel adds numbers of 32 bits to the scores of queries of 16.
-        dtype, (q, k, v) = q.dtype, (wide(torch, array) for array in (q, k, v))
-        return cast(torch, fused(torch, q, k, v, mask, causal, window, bias, scale), dtype)
-    q, scale = _scaled(torch, q, scale)
+        q, k, v = (wide(torch, array) for array in (q, k, v))
+        return cast(torch, fused(call._replace(q=q, k=k, v=v)), call.q.dtype)
     if window is not None and known(window >= Tk):
         causal, window = True, None
+    limited = causal or window is not None
     # Else a long bias goes in blocks, that its copy be small. To a compiler T may be a variable.
     whole = bias is None or torch.compiler.is_compiling() or Tq <= BLOCK
-    if not causal and window is None and whole:
-        return _call(torch, q, k, v, _merged(torch, q, mask, bias), scale)
+    if not limited and whole:
+        return _kernel(call, _merged(call, mask))
     # The kernel's is_causal is upper-left: ours only when the two lengths are equal.
     if known(Tq == Tk) and window is None and mask is None and bias is None:
-        return _call(torch, q, k, v, None, scale, is_causal=True)
+        return _kernel(call, None, is_causal=True)
     if varies(Tq, Tk):  # how many blocks there are would be settled
-        mask = allowed(q, k, mask, causal, window)
-        return _call(torch, q, k, v, _merged(torch, q, mask, bias), scale)
+        return _kernel(call, _merged(call, call.allowed()))
     outs = []
     band: Array | None = None
     for rows, keys in spans(Tq, Tk, BLOCK, causal=causal, window=window):
         n, seen = rows.stop - rows.start, keys.stop - keys.start
-        queries = q[..., rows, :]
+        block = call.part(rows, keys)
         if seen == 0:  # these come before the first key
-            outs.append(queries.new_zeros(*queries.shape[:-1], v.shape[-1]))
+            outs.append(block.nothing())
             continue
         # No row is ended early by the window, and nothing else is hidden but the future.
         plain = mask is None and bias is None and (window is None or window >= seen)
         if plain and n == seen:  # as the first block is
-            square = k[..., keys, :], v[..., keys, :]
-            outs.append(_call(torch, queries, *square, None, scale, is_causal=True))
+            outs.append(_kernel(block, None, is_causal=True))
             continue
         # A single query sees all that is cut out for it.
-        if n == 1 or not (causal or window is not None):
+        if n == 1 or not limited:
             band = None
         elif plain:
             band = _future(torch, n, seen, q)
         elif band is None or band.shape != (n, seen):
             band = masks.causal(n, seen, window=window, like=q)
-        seen_by = band if mask is None else masks.combine(part(mask, rows, keys), band)
-        extra = _merged(torch, q, seen_by, part(bias, rows, keys))
-        outs.append(_call(torch, queries, k[..., keys, :], v[..., keys, :], extra, scale))
+        outs.append(_kernel(block, _merged(block, _both(block.mask, band))))
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=-2)
+
+
+def _both(mask: Array | None, band: Array | None) -> Array | None:
+    """Return what both allow; a band alone may be numbers to add."""
+    return band if mask is None else masks.combine(mask, band)
 
 
 def _future(torch: Any, n: int, seen: int, q: Array) -> Array:
@@ -117,39 +128,34 @@ def _future(torch: Any, n: int, seen: int, q: Array) -> Array:
     return torch.cat([torch.zeros((n, seen - corner), **options), hidden], dim=1)
 
 
-def _scaled(torch: Any, q: Array, scale: float | Array) -> tuple[Array, float]:
-    """Return queries and scale such that the scale is a positive number, as the kernel needs it.
+def _with_a_scale(call: Call) -> Call:
+    """Return the call with a scale that is a positive number, as the kernel needs it.
 
     It hides scores by minus infinity, which it then multiplies by the scale; a number is not
     learned.
     """
+    q, scale = call.q, call.scale
     if is_tensor(scale):
-        return q * scale, 1.0
+        return call._replace(q=q * scale, scale=1.0)
     if scale < 0:
         q, scale = -q, -scale
-    if scale < torch.finfo(torch.float32).tiny:  # in 32 bits this could be 0
+    if scale < call.xp.finfo(call.xp.float32).tiny:  # in 32 bits this could be 0
         q, scale = q * scale, 1.0
-    return q, scale
+    return call if scale == call.scale else call._replace(q=q, scale=scale)
 
 
-def _merged(torch: Any, q: Array, mask: Array | None, bias: Array | None) -> Array | None:
+def _merged(call: Call, allowed: Array | None) -> Array | None:
     """Return the one thing the kernel takes: a boolean mask, or numbers to add."""
-    if bias is None:
-        return mask
+    if call.bias is None:
+        return allowed
+    torch, q = call.xp, call.q
     dtype = wide(torch, q).dtype if q.device.type == "cpu" else q.dtype
-    return level(torch, bias, mask, dtype)
+    return level(torch, call.bias, allowed, dtype)
 
 
-def _call(
-    torch: Any,
-    q: Array,
-    k: Array,
-    v: Array,
-    extra: Array | None,
-    scale: float,
-    is_causal: bool = False,
-) -> Array:
+def _kernel(call: Call, extra: Array | None, is_causal: bool = False) -> Array:
     """Call the kernel in the one form that is fused: four axes, values as wide as keys."""
+    torch, (q, k, v) = call.xp, call[:3]
     D, E = q.shape[-1], v.shape[-1]
     if extra is not None:
         extra = _four_axes(extra.expand(*extra.shape[:-1], k.shape[-2]), q)
@@ -173,7 +179,7 @@ def _call(
     # Under torch.compile sizes, and what is asked of them, may be symbols: only `if` decides.
     shared = {"enable_gqa": True} if grouped and not folds else {}
     out = torch.nn.functional.scaled_dot_product_attention(
-        q4, k4, v4, attn_mask=extra, is_causal=is_causal, scale=scale, **shared
+        q4, k4, v4, attn_mask=extra, is_causal=is_causal, scale=call.scale, **shared
     )
     if E < D:
         out = out[..., :E]

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from attncore import masks
 from attncore.base.arrays import (
     LOW_PRECISION,
     Array,
@@ -17,24 +16,23 @@ from attncore.base.arrays import (
     wide,
     widest,
 )
-from attncore.base.tracing import known
-from attncore.core.blocks import part, spans
+from attncore.core.blocks import spans
+from attncore.core.call import Call
 from attncore.core.softmax import weigh
 
 SCORES_AT_ONCE = 2**21  # 16 MB of float64: about what a processor's cache holds
 
 
-def weights(
-    xp: Any, q: Array, k: Array, allowed: Array | None, bias: Array | None, scale: float | Array
-) -> Array:
+def weights(call: Call) -> Array:
     """Return the weights `(..., H, Tq, Tk)`, in float32 for 16-bit input."""
-    q, k = wide(xp, q), wide(xp, k)
+    xp, allowed = call.xp, call.allowed()
+    q, k = wide(xp, call.q), wide(xp, call.k)
     # Query heads that share a key head become further rows of one product, so that the
     # keys are never repeated: (..., H, Tq, D) -> (..., G, r Tq, D).
-    scores = (fold(q, k) * scale) @ k.mT
+    scores = (fold(q, k) * call.scale) @ k.mT
     scores = scores.reshape(*q.shape[:-1], k.shape[-2])
-    if bias is not None:
-        scores = scores + level(xp, bias, allowed, scores.dtype)
+    if call.bias is not None:
+        scores = scores + level(xp, call.bias, allowed, scores.dtype)
     return weigh(xp, scores, allowed, scores.dtype)
 
 
@@ -63,53 +61,30 @@ def level(xp: Any, bias: Array, allowed: Array | None, dtype: Any) -> Array:
         return cast(xp, bias - largest, dtype)
 
 
-def reference(
-    xp: Any,
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Array | None,
-    causal: bool,
-    window: int | None,
-    bias: Array | None,
-    scale: float | Array,
-) -> Array:
+def reference(call: Call) -> Array:
     """Return attention `(..., H, Tq, E)`, building all weights at once."""
-    seen = weights(xp, q, k, allowed(q, k, mask, causal, window), bias, scale)
-    return cast(xp, mix(seen, wide(xp, v)), q.dtype)
+    call, xp = call.settled(), call.xp
+    return cast(xp, mix(weights(call), wide(xp, call.v)), call.q.dtype)
 
 
-def blocked(
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Array | None,
-    causal: bool,
-    window: int | None,
-    bias: Array | None,
-    scale: float | Array,
-) -> Array:
+def why_not_blocked(call: Call) -> str:
+    """Say why the formula cannot be taken block by block; '' if it can."""
+    return "" if call.xp is np else "the arrays are of torch, which would keep all for the gradient"
+
+
+def blocked(call: Call) -> Array:
     """Return what :func:`reference` does, for NumPy, with memory that grows as Tq + Tk."""
-    Tq, Tk = q.shape[-2], k.shape[-2]
+    call = call.settled()
+    Tq, Tk = call.q.shape[-2], call.k.shape[-2]
     # Fewer than 32 rows make matrix products slow: measured, 1 row at a time is 4 times slower.
-    rows_at_once = max(32, SCORES_AT_ONCE // max(1, math.prod(q.shape[:-2]) * Tk))
-    if window is not None:
-        rows_at_once = max(rows_at_once, min(window, Tq))
+    rows_at_once = max(32, SCORES_AT_ONCE // max(1, math.prod(call.q.shape[:-2]) * Tk))
+    if call.window is not None:
+        rows_at_once = max(rows_at_once, min(call.window, Tq))
     if rows_at_once >= Tq:
-        return reference(np, q, k, v, mask, causal, window, bias, scale)
-    out = np.empty((*q.shape[:-1], v.shape[-1]), dtype=q.dtype)
-    for rows, keys in spans(Tq, Tk, rows_at_once, causal=causal, window=window):
-        out[..., rows, :] = reference(
-            np,
-            q[..., rows, :],
-            k[..., keys, :],
-            v[..., keys, :],
-            part(mask, rows, keys),
-            causal,
-            window,
-            part(bias, rows, keys),
-            scale,
-        )
+        return reference(call)
+    out = call.nothing()
+    for rows, keys in spans(Tq, Tk, rows_at_once, causal=call.causal, window=call.window):
+        out[..., rows, :] = reference(call.part(rows, keys))
     return out
 
 
@@ -125,21 +100,3 @@ def fold(rows: Array, shared: Array) -> Array:
     *lead, heads, length, width = rows.shape
     groups = shared.shape[-3]
     return rows.reshape(*lead, groups, heads // max(groups, 1) * length, width)
-
-
-def allowed(
-    q: Array, k: Array, mask: Array | None, causal: bool, window: int | None
-) -> Array | None:
-    """Merge `mask`, `causal` and `window` into one boolean mask, or None for no limit."""
-    Tq, Tk = q.shape[-2], k.shape[-2]
-    if not causal and window is None:
-        return mask
-    if known(Tq == 1) and (window is None or known(window >= Tk)):
-        return mask  # a single query is the last position: everything is its past
-    return masks.combine(mask, masks.causal(Tq, Tk, window=window, like=q))
-
-
-def nothing(xp: Any, q: Array, v: Array) -> Array:
-    """Return zeros `(..., H, Tq, E)`."""
-    shape = (*q.shape[:-1], v.shape[-1])
-    return np.zeros(shape, dtype=q.dtype) if xp is np else q.new_zeros(shape)

@@ -10,7 +10,8 @@ from attncore.base.arrays import Array, as_floats, cast, shape_of, wide
 from attncore.base.checks import check_queries_and_keys, check_values
 from attncore.base.integers import check_sizes
 from attncore.base.tracing import varies
-from attncore.core.reference import fold, mix, nothing
+from attncore.core.call import Call
+from attncore.core.reference import fold, mix
 
 
 def linear_attention(
@@ -79,7 +80,7 @@ def linear_attention(
             f"k {shape_of(k)}"
         )
     if Tq == 0 or Tk == 0:
-        return cast(xp, nothing(xp, q, v), dtype)
+        return cast(xp, Call(q, k, v).nothing(), dtype)
     q, k = _scaled_features(xp, q, axis=-1), _scaled_features(xp, k, axis=(-2, -1))
     if not causal:
         return cast(xp, _divide(xp, mix(q, k.mT @ v), mix(q, k.sum(axis=-2)[..., None])), dtype)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from attncore import masks
-from attncore.base.arrays import Array, as_floats, cast, shape_of, wide
-from attncore.base.checks import check_queries_and_keys, check_scale, check_values
+from attncore.base.arrays import Array, cast, shape_of, wide
 from attncore.base.integers import check_window
 from attncore.base.tracing import is_traced
+from attncore.core.call import Call, checked
 from attncore.core.fused import fused
-from attncore.core.reference import fold, mix, nothing, reference
+from attncore.core.reference import fold, mix, reference
 from attncore.core.softmax import weigh
 from attncore.masks.patterns import check_tokens, draw, half_of
 
@@ -91,10 +91,8 @@ def sparse_attention(
     >>> np.allclose(near, ac.attention(q, k, v, mask))
     True
     """
-    xp, q, k, v = as_floats(q=q, k=k, v=v)
-    check_queries_and_keys(q, k)
-    check_values(k, v)
-    scale = check_scale(scale, q)
+    call = checked(q, k, v, causal=causal, scale=scale)
+    xp, (q, k, v) = call.xp, call[:3]
     T = k.shape[-2]
     if q.shape[-2] != T:
         raise ValueError(
@@ -112,16 +110,16 @@ def sparse_attention(
         mask = mask | masks.global_tokens(T, tokens=tokens, like=q)
         if random_keys:
             mask = mask | masks.random_keys(T, count=random_keys, seed=seed, like=q)
-        return fused(xp, q, k, v, mask, causal, None, None, scale)
+        return fused(call._replace(mask=mask))
     everywhere = np.array(tokens, dtype=np.int64)
     drawn = draw(T, T, random_keys, seed)
     if T == 0:
-        return cast(xp, nothing(xp, q, v), q.dtype)
+        return call.nothing()
     lifted = q.ndim == 2
     if lifted:
         q, k, v = q[None], k[None], v[None]
     dtype, (q, k, v) = q.dtype, (wide(xp, array) for array in (q, k, v))
-    q = q * scale
+    q = q * call.scale
 
     outs = []
     size = max(before + after + 1, LEAST_ROWS)
@@ -147,7 +145,7 @@ def sparse_attention(
     out = xp.concatenate(outs, axis=-2)
     if len(everywhere):
         past = _like(xp, _within(everywhere, np.arange(T), T, 0), q) if causal else None
-        whole = reference(xp, _at(xp, q, everywhere), k, v, past, False, None, None, 1.0)
+        whole = reference(Call(_at(xp, q, everywhere), k, v, past))
         out = _replace(xp, out, everywhere, whole)
     return cast(xp, out[0] if lifted else out, dtype)
 

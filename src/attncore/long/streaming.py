@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 from attncore import masks
-from attncore.base.arrays import Array, as_floats, cast, wide
-from attncore.base.checks import check_queries_and_keys, check_scale, check_values
-from attncore.base.integers import check_sizes, check_window
+from attncore.base.arrays import Array, cast, wide
+from attncore.base.integers import check_sizes
 from attncore.base.tracing import varies
 from attncore.core.blocks import spans
+from attncore.core.call import Call, checked
 from attncore.core.fused import fused
-from attncore.core.reference import fold, mix, nothing
+from attncore.core.reference import fold, mix
 
 
 def streaming_attention(
@@ -69,33 +69,29 @@ def streaming_attention(
     >>> np.allclose(streaming_attention(q, k, v, block=2), ac.attention(q, k, v))
     True
     """
-    xp, q, k, v = as_floats(q=q, k=k, v=v)
-    check_queries_and_keys(q, k)
-    check_values(k, v)
     check_sizes(block=block)
-    scale = check_scale(scale, q)
-    if window is not None:
-        window = check_window(window)
-    if varies(q.shape[-2], k.shape[-2]):  # how many blocks there are would be settled
-        return fused(xp, q, k, v, None, causal, window, None, scale)
-    dtype, (q, k, v) = q.dtype, (wide(xp, array) for array in (q, k, v))
-    q = q * scale
+    call = checked(q, k, v, causal=causal, window=window, scale=scale)
+    if varies(call.q.shape[-2], call.k.shape[-2]):  # how many blocks there are would be settled
+        return fused(call)
+    xp, window = call.xp, call.window
+    q, k, v = (wide(xp, array) for array in call[:3])
+    q = q * call.scale
     outs = []
     for rows, keys in spans(q.shape[-2], k.shape[-2], block, causal=causal, window=window):
         n, length = rows.stop - rows.start, keys.stop - keys.start
         band = None
-        if causal or window is not None:
+        if call.limited:
             band = masks.causal(n, length, window=window, like=q)
         outs.append(_stream(xp, q[..., rows, :], k[..., keys, :], v[..., keys, :], band, block))
-    out = xp.concatenate(outs, axis=-2) if outs else nothing(xp, q, v)
-    return cast(xp, out, dtype)
+    out = xp.concatenate(outs, axis=-2) if outs else call.nothing()
+    return cast(xp, out, call.q.dtype)
 
 
 def _stream(xp: Any, q: Array, k: Array, v: Array, band: Array | None, block: int) -> Array:
     """Return attention of a few scaled queries to all keys, `band` `(Tq, Tk)` allowing."""
     largest = xp.full_like(q[..., :1], -math.inf)  # m
     total = xp.zeros_like(largest)  # l
-    out = nothing(xp, q, v)  # o
+    out = Call(q, k, v).nothing()  # o
     for start in range(0, k.shape[-2], block):
         part = slice(start, start + block)
         scores = fold(q, k) @ k[..., part, :].mT

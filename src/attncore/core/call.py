@@ -1,0 +1,108 @@
+"""One call of attention as every route is given it: checked once, and then never changed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from attncore import masks
+from attncore.base.arrays import Array, as_floats, is_tensor, padding_mask
+from attncore.base.checks import (
+    batch_lengths,
+    check_mask_and_bias,
+    check_queries_and_keys,
+    check_scale,
+    check_values,
+)
+from attncore.base.integers import check_window
+from attncore.base.tracing import known
+from attncore.core.blocks import part
+
+
+class Call(NamedTuple):
+    """What is asked for: q `(..., H, Tq, D)`, k `(..., G, Tk, D)`, v `(..., G, Tk, E)`, and how."""
+
+    q: Array
+    k: Array
+    v: Array
+    mask: Array | None = None
+    causal: bool = False
+    window: int | None = None
+    bias: Array | None = None
+    scale: float | Array = 1.0
+    lengths: list[int] | Array | None = None
+
+    @property
+    def xp(self) -> Any:
+        """The library, numpy or torch."""
+        return sys.modules["torch"] if is_tensor(self.q) else np
+
+    @property
+    def limited(self) -> bool:
+        """Whether queries see only keys up to their own position."""
+        return self.causal or self.window is not None
+
+    def settled(self) -> Call:
+        """Return the same call with the lengths in its mask."""
+        if self.lengths is None:
+            return self
+        where = {"device": self.q.device} if is_tensor(self.q) else {}
+        counts = self.xp.asarray(self.lengths, **where)
+        real = padding_mask(counts, self.k.shape[2])
+        return self._replace(mask=masks.combine(self.mask, real), lengths=None)
+
+    def part(self, rows: slice, keys: slice) -> Call:
+        """Return the call of a block of queries, whose last query sees its last key."""
+        return self._replace(
+            q=self.q[..., rows, :],
+            k=self.k[..., keys, :],
+            v=self.v[..., keys, :],
+            mask=part(self.mask, rows, keys),
+            bias=part(self.bias, rows, keys),
+        )
+
+    def allowed(self) -> Array | None:
+        """Merge mask, causal and window into one boolean mask, or None for no limit."""
+        Tq, Tk = self.q.shape[-2], self.k.shape[-2]
+        if not self.limited:
+            return self.mask
+        if known(Tq == 1) and (self.window is None or known(self.window >= Tk)):
+            return self.mask  # a single query is the last position: everything is its past
+        past = masks.causal(Tq, Tk, window=self.window, like=self.q)
+        return masks.combine(self.mask, past)
+
+    def nothing(self) -> Array:
+        """Return zeros `(..., H, Tq, E)`."""
+        shape = (*self.q.shape[:-1], self.v.shape[-1])
+        return self.q.new_zeros(shape) if is_tensor(self.q) else np.zeros(shape, self.q.dtype)
+
+
+def checked(
+    q: Array,
+    k: Array,
+    v: Array | None,
+    mask: Array | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    bias: Array | None = None,
+    scale: float | Array | None = None,
+    lengths: Array | None = None,
+) -> Call:
+    """Return the call with its arrays as floats of one kind, or raise what does not fit.
+
+    Without values, as for the weights alone, the keys stand in for them.
+    """
+    if v is None:
+        xp, q, k = as_floats(q=q, k=k)
+        v = k
+    else:
+        xp, q, k, v = as_floats(q=q, k=k, v=v)
+    check_queries_and_keys(q, k)
+    check_values(k, v)
+    scale = check_scale(scale, q)
+    check_mask_and_bias(xp, q, k, mask, bias)
+    window = None if window is None else check_window(window)
+    counts = None if lengths is None else batch_lengths(q, k, lengths)
+    return Call(q, k, v, mask, causal, window, bias, scale, counts)
