@@ -107,7 +107,7 @@ def test_two_calls_share_nothing():
     ],
 )
 def test_what_the_browser_lacks_is_said_in_one_sentence(load, file, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "files", lambda name: tmp_path)
+    monkeypatch.setattr(data.files, "files", lambda name: tmp_path)
     with pytest.raises(
         FileNotFoundError,
         match=rf"^{re.escape(file)} is not part of the browser's package, .*own machine, with all",

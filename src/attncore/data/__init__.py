@@ -6,12 +6,12 @@ FileNotFoundError if a large one is asked for in the browser, whose package is w
 from __future__ import annotations
 
 import gzip
-import io
 import json
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
+
+from attncore.data import files
 
 
 def motorcycle() -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +33,7 @@ def motorcycle() -> tuple[np.ndarray, np.ndarray]:
     >>> times.shape, float(times.max()), float(accel.min())
     ((133,), 57.6, -134.0)
     """
-    lines = _read("motorcycle.csv").decode("ascii").splitlines()[1:]
+    lines = files.read("motorcycle.csv").decode("ascii").splitlines()[1:]
     table = np.array([line.split(",") for line in lines], dtype=np.float64)
     return table[:, 0].copy(), table[:, 1].copy()
 
@@ -56,7 +56,7 @@ def moby_dick() -> str:
     >>> text[11:27], len(set(text))
     ('Call me Ishmael.', 81)
     """
-    return gzip.decompress(_read("moby_dick.txt.gz")).decode("utf-8")
+    return gzip.decompress(files.read("moby_dick.txt.gz")).decode("utf-8")
 
 
 def attention_maps(sentence: str) -> tuple[list[str], np.ndarray]:
@@ -93,11 +93,11 @@ def attention_maps(sentence: str) -> tuple[list[str], np.ndarray]:
     """
     if not isinstance(sentence, str):
         raise TypeError(f"sentence must be a name, got {type(sentence).__name__}")
-    with _arrays("attention_maps.npz") as stored:
-        names = [name for name in stored.files if not name.endswith("_tokens")]
-        if sentence not in names:
-            raise ValueError(f"no maps of {sentence!r}: there are {', '.join(names)}")
-        return stored[f"{sentence}_tokens"].tolist(), stored[sentence].astype(np.float64)
+    stored = files.arrays("attention_maps.npz")
+    names = [name for name in stored if not name.endswith("_tokens")]
+    if sentence not in names:
+        raise ValueError(f"no maps of {sentence!r}: there are {', '.join(names)}")
+    return stored[f"{sentence}_tokens"].tolist(), stored[sentence].astype(np.float64)
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -119,8 +119,8 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     >>> images.shape, float(images.max()), labels[:5].tolist()
     ((1797, 8, 8), 16.0, [0, 1, 2, 3, 4])
     """
-    with _arrays("digits.npz") as stored:
-        return stored["images"].astype(np.float64), stored["labels"].astype(np.int64)
+    stored = files.arrays("digits.npz")
+    return stored["images"].astype(np.float64), stored["labels"].astype(np.int64)
 
 
 def photograph() -> np.ndarray:
@@ -141,8 +141,8 @@ def photograph() -> np.ndarray:
     >>> image.shape, [round(float(c), 2) for c in image[0, 0]]       # sky, at the upper left
     ((96, 160, 3), [0.7, 0.8, 0.91])
     """
-    with _arrays("photograph.npz") as stored:
-        return stored["image"] / 255.0
+    stored = files.arrays("photograph.npz")
+    return stored["image"] / 255.0
 
 
 def speeds(name: str) -> dict[str, Any]:
@@ -182,22 +182,7 @@ def speeds(name: str) -> dict[str, Any]:
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be that of a machine, got {type(name).__name__}")
-    kept = [path.name.removesuffix(".json") for path in (files(__name__) / "speeds").iterdir()]
+    kept = [file.removesuffix(".json") for file in files.names("speeds")]
     if name not in kept:
         raise ValueError(f"no speeds of {name!r}: there are {', '.join(sorted(kept))}")
-    return json.loads(_read(f"speeds/{name}.json"))
-
-
-def _arrays(name: str) -> Any:
-    return np.load(io.BytesIO(_read(name)))
-
-
-def _read(name: str) -> bytes:
-    """Return a file of this folder; the wheel for the browser leaves out the large ones."""
-    try:
-        return (files(__name__) / name).read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{name} is not part of the browser's package, which leaves large files out: download "
-            "this page's notebook and run it on your own machine, with all of attncore"
-        ) from None
+    return json.loads(files.read(f"speeds/{name}.json"))

@@ -8,6 +8,7 @@ classes, methods and parameters are the same, and so is the forward pass, which 
 from attncore.models.layers import Block, MultiHeadAttention
 from attncore.models.lm import Decoder, load, whale
 from attncore.models.seq2seq import Translator
+from attncore.models.trained import steps, trained
 from attncore.models.vision import VisionTransformer
 
 __all__ = [
@@ -17,5 +18,7 @@ __all__ = [
     "Translator",
     "VisionTransformer",
     "load",
+    "steps",
+    "trained",
     "whale",
 ]
