@@ -162,11 +162,23 @@ def test_adam_is_torchs():
     assert np.abs(ours["w"] - start).min() > 0.001
 
 
-def test_adam_asks_for_every_gradient():
+def test_adam_asks_for_every_gradient_in_its_shape():
     w = {"a": np.ones(2), "b": np.ones(2)}
     with pytest.raises(ValueError, match=r"^gradients lack b: give one for each parameter$"):
         Adam(w, 0.1).step({"a": np.ones(2)})
+    with pytest.raises(
+        ValueError, match=r"^the gradient of b must be \(2,\), as b is, got \(1,\)$"
+    ):
+        Adam(w, 0.1).step({"a": np.ones(2), "b": np.ones(1)})
     assert (w["a"] == 1).all()
+
+
+@pytest.mark.parametrize("wrong", [np.ones(2, int), torch.ones(2), [1.0, 2.0]])
+def test_adam_wants_arrays_of_floats_and_a_rate(wrong):
+    with pytest.raises(TypeError, match=r"^a must be a NumPy array of floats, got .*state_dict"):
+        Adam({"a": wrong}, 0.1)
+    with pytest.raises(ValueError, match=r"^rate must be .*positive"):
+        Adam({"a": np.ones(2)}, -0.1)
 
 
 def test_a_layer_learns():

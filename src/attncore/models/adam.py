@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from attncore.base.arrays import dtype_name, is_float, shape_of
+from attncore.base.settings import check_positive
+
 
 class Adam:
     r"""Steps of about one size for each parameter, however large its gradient is.
@@ -22,6 +25,14 @@ class Adam:
     rate
         The learning rate.
 
+    Raises
+    ------
+    ValueError
+        If `rate` is not positive and finite; or a step is given too few gradients, or one that
+        has not the shape of its parameter. Nothing is changed then.
+    TypeError
+        If a parameter is no NumPy array of floats.
+
     References
     ----------
     Kingma & Ba (2015), algorithm 1.
@@ -37,7 +48,14 @@ class Adam:
     """
 
     def __init__(self, parameters: Mapping[str, np.ndarray], rate: float) -> None:
-        self.parameters, self.rate, self.steps = parameters, rate, 0
+        for name, w in parameters.items():
+            if type(w) is not np.ndarray or not is_float(w):
+                kind = dtype_name(w) if type(w) is np.ndarray else type(w).__name__
+                raise TypeError(
+                    f"{name} must be a NumPy array of floats, got {kind}: "
+                    "give state_dict() of a model of attncore.models"
+                )
+        self.parameters, self.rate, self.steps = parameters, check_positive("rate", rate), 0
         self.mean = {name: np.zeros_like(w) for name, w in parameters.items()}
         self.square = {name: np.zeros_like(w) for name, w in parameters.items()}
 
@@ -45,6 +63,12 @@ class Adam:
         """Change each parameter, given its gradient by its name; other names are passed over."""
         if missing := sorted(self.parameters.keys() - gradients.keys()):
             raise ValueError(f"gradients lack {', '.join(missing)}: give one for each parameter")
+        for name, w in self.parameters.items():
+            if shape_of(gradients[name]) != w.shape:
+                raise ValueError(
+                    f"the gradient of {name} must be {w.shape}, as {name} is, "
+                    f"got {shape_of(gradients[name])}"
+                )
         self.steps += 1
         for name, w in self.parameters.items():
             m, s, g = self.mean[name], self.square[name], gradients[name]
