@@ -2,9 +2,12 @@
 
 :mod:`attncore.nn` has the same as torch modules, which train and run on a GPU. The names of
 classes, methods and parameters are the same, and so is the forward pass, which stands in
-:mod:`attncore.models.functional`.
+:mod:`attncore.models.functional`. One layer of attention can be trained here too: the gradient,
+written out by hand, is in :mod:`attncore.models.gradient`.
 """
 
+from attncore.models.adam import Adam
+from attncore.models.gradient import with_gradient
 from attncore.models.layers import Block, MultiHeadAttention
 from attncore.models.lm import Decoder, load, whale
 from attncore.models.seq2seq import Translator
@@ -12,6 +15,7 @@ from attncore.models.trained import steps, trained
 from attncore.models.vision import VisionTransformer
 
 __all__ = [
+    "Adam",
     "Block",
     "Decoder",
     "MultiHeadAttention",
@@ -21,4 +25,5 @@ __all__ = [
     "steps",
     "trained",
     "whale",
+    "with_gradient",
 ]
