@@ -205,8 +205,8 @@ def test_a_chapter_has_its_parts(stem):
     assert before.count(":class: tip") == 1  # the objectives
     assert "{admonition} Trap:" in before
     assert "{admonition} Myth:" in before
-    assert 1000 <= len(words) <= 1800
-    assert 10 <= before.count("{code-cell}") <= 20
+    assert len(words) >= 1000
+    assert before.count("{code-cell}") >= 10
     assert re.findall(r"^## (.*)$", text, flags=re.M)[-3:] == ["Exercises", "Summary", "Sources"]
 
 
