@@ -8,7 +8,7 @@ each once, from seed 0, by the same recipe. After 200 steps the unseen text cost
 per character as characters, 3.1 to 3.5 as pieces, and 4.1 to 4.6 for the third model.
 
 The file, data/kept/curves.json, has for each model and seed the bits per character, as means over
-5 steps, and the scores at the end. On another machine rounding differs, and the last digits with it.
+5 steps, and the scores at the end. On another machine the last digits differ.
 """
 
 from __future__ import annotations
