@@ -106,6 +106,7 @@ CALLS = {
     "cost.read_bytes": (ac.cost.read_bytes, {"sizes": SIZES, "past": 3, **COUNTED}),
     "data.attention_maps": (ac.data.attention_maps, {"sentence": "minilm_tired"}),
     "pick_device": (ac.pick_device, {"prefer": "cpu"}),
+    "data.kept": (ac.data.kept, {"name": "curves"}),
     "data.speeds": (ac.data.speeds, {"name": "cpu-2-cores"}),
 }
 

@@ -15,10 +15,11 @@ import pytest
 import slim_wheels
 
 import attncore as ac
-from attncore import data
+from attncore import data, models
 
 DATA = importlib.resources.files("attncore") / "data"
 FILES = [path.name for path in DATA.iterdir() if path.name.endswith((".csv", ".gz", ".npz"))]
+FILES += [f"kept/{path.name}" for path in (DATA / "kept").iterdir()]
 SENTENCES = {
     "minilm_cat_en": (6, "the cat sat on the mat ."),
     "minilm_tired": (6, "the animal didn ' t cross the street because it was too tired ."),
@@ -86,6 +87,45 @@ def test_the_photograph_is_the_right_way_up():
     assert sky[2] > sky[1] > sky[0] > 0.85  # blue above red
     assert trees.max() < 0.4
     assert trees[2] < trees[:2].min() / 1.9  # yellow green: little blue
+
+
+def test_kept_curves_are_of_three_models_and_eight_seeds():
+    found = ac.data.kept("curves")
+
+    assert found["steps"] == [*range(5, 201, 5)]
+    assert list(found["lessons"]) == ["characters", "pieces", "few characters"]
+    for lesson in found["lessons"].values():
+        assert np.shape(lesson["curves"]) == (8, 40)
+        assert np.shape(lesson["unseen"]) == np.shape(lesson["nats per token"]) == (8,)
+
+
+def test_kept_measurements_are_of_all_windows():
+    found = ac.data.kept("whale_context")
+
+    assert np.shape(found["bits"]) == (160, len(found["last"]))
+
+
+def test_kept_texts_are_the_novels_and_what_whale_writes_after_their_beginning():
+    own, *written = ac.data.kept("whale_texts")["written"]
+    model, novel = models.whale(np.float64), ac.data.moby_dick()
+    chance = np.random.default_rng(23)
+    found = model.generate(
+        model.encode(own["texts"][23][:16]), 150, temperature=1.0, generator=chance
+    )
+
+    assert all(text in novel[int(0.95 * len(novel)) :] for text in own["texts"])
+    assert [(case["temperature"], case["top_p"]) for case in written] == [
+        (0, 1), (0.5, 1), (1, 0.8), (1, 1)
+    ]  # fmt: skip
+    for case in written:
+        assert [text[:16] for text in case["texts"]] == [text[:16] for text in own["texts"]]
+        assert {len(text) for text in case["texts"]} == {166}
+    assert model.decode(found[0]) == written[-1]["texts"][23]
+
+
+def test_what_is_not_kept_is_named():
+    with pytest.raises(ValueError, match=r"kept by the name of 'dog': there are curves, .*whale"):
+        ac.data.kept("dog")
 
 
 def test_two_calls_share_nothing():

@@ -302,6 +302,7 @@ THE_REST = [
     case(lambda: plot.alt_text("figure"), TypeError,
          "drawn must be a figure or axes, got str"),
     case(lambda: ac.data.speeds(2), TypeError, "name must be that of a machine, got int"),
+    case(lambda: ac.data.kept(2), TypeError, "name must be that of a file, got int"),
     case(lambda: ac.data.attention_maps(2), TypeError, "sentence must be a name, got int"),
     case(lambda: ac.cost.params({"d_model": 8}), TypeError,
          "sizes must be cost.Sizes(...), or of a model in cost.MODELS, got dict"),

@@ -180,9 +180,50 @@ def speeds(name: str) -> dict[str, Any]:
     >>> found["threads"], sorted(found["rows"][0])
     (2, ['case', 'group', 'ms', 'peak_mb'])
     """
+    return _json("speeds", name, "name must be that of a machine", "no speeds of")
+
+
+def kept(name: str) -> dict[str, Any]:
+    """Return what a script of this project has computed and a page has no time to compute.
+
+    Parameters
+    ----------
+    name
+        "curves": losses of three small models, trained from eight seeds each, by step.
+        "whale_context": what the language model loses that reads only the last characters.
+        "whale_texts": passages of the novel, and how the model went on after their beginning.
+
+    Returns
+    -------
+    dict
+        Numbers, texts, lists and dictionaries; ``data/README.md`` says of each file which script
+        has made it, and the script what is in it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file.
+    TypeError
+        If `name` is no string.
+
+    References
+    ----------
+    Computed by the authors, with the scripts in ``tools/``.
+
+    Examples
+    --------
+    >>> found = kept("whale_context")
+    >>> found["last"], len(found["bits"])
+    ([1, 2, 4, 8, 16, 32], 160)
+    """
+    return _json("kept", name, "name must be that of a file", "nothing is kept by the name of")
+
+
+def _json(folder: str, name: str, wanted: str, missing: str) -> dict[str, Any]:
+    """Return what a JSON file of a folder holds."""
     if not isinstance(name, str):
-        raise TypeError(f"name must be that of a machine, got {type(name).__name__}")
-    kept = [file.removesuffix(".json") for file in files.names("speeds")]
-    if name not in kept:
-        raise ValueError(f"no speeds of {name!r}: there are {', '.join(sorted(kept))}")
-    return json.loads(files.read(f"speeds/{name}.json"))
+        raise TypeError(f"{wanted}, got {type(name).__name__}")
+    there = [file.removesuffix(".json") for file in files.names(folder)]
+    if name not in there:
+        raise ValueError(f"{missing} {name!r}: there are {', '.join(sorted(there))}")
+    return json.loads(files.read(f"{folder}/{name}.json"))
