@@ -126,6 +126,19 @@ def test_translators_are_the_same():
         assert theirs.translate(sources) == ours.translate(sources)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_scores_have_the_dtype_of_the_parameters(dtype):
+    images = rand(B, 4, 6, 3).numpy().astype(dtype)
+    for summary in (False, True):
+        model = models.Translator(PAIRS, summary=summary, dtype=dtype, rng=0)
+        assert model(["abc", "b"], np.array([[0], [0]])).dtype == dtype
+        assert model.encode(["abc", "b"])[0].dtype == dtype
+        assert model.translate(["abc"]) == model.translate(["abc", "b"])[:1]
+    assert models.Decoder("abc", **LM, dtype=dtype, rng=0)(np.array([[0]])).dtype == dtype
+    vision = models.VisionTransformer((4, 6, 3), 5, **VIT, dtype=dtype, rng=0)
+    assert vision(images).dtype == dtype
+
+
 @pytest.mark.parametrize("positions", [True, False])
 def test_vision_transformers_are_the_same(positions):
     theirs, ours = twins("VisionTransformer", (4, 6, 3), 5, positions=positions, **VIT)

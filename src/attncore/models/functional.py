@@ -167,8 +167,8 @@ def read(p: Any, sources: Array, lengths: Array, look: Look | None = None) -> tu
     x = p.norm_context(p.encoder(x, mask=mask, **within(look, "encoder")))
     if not p.summary:
         return x, mask
-    real = mask[:, 0, 0, :, None]  # (B, Ts, 1)
-    return (x * real).sum(1)[:, None] / lengths[:, None, None], mask[..., :1]
+    real = namespace(x=x).ones_like(x[..., :1]) * mask[:, 0, 0, :, None]  # (B, Ts, 1), 1 or 0
+    return (x * real).sum(1)[:, None] / real.sum(1)[:, None], mask[..., :1]
 
 
 def write(p: Any, targets: Array, context: Array, mask: Array, look: Look | None = None) -> Array:
