@@ -13,7 +13,7 @@ from attncore.models.lm import Decoder
 from attncore.models.seq2seq import Translator
 from attncore.models.vision import VisionTransformer
 
-TRAINED: tuple[str, ...] = ()
+TRAINED: tuple[str, ...] = ("vision", "vision_second", "vision_no_positions")
 """The names of the models that there are."""
 KINDS = {kind.__name__: kind for kind in (
     Block, Decoder, MultiHeadAttention, Translator, VisionTransformer)}  # fmt: skip
