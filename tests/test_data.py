@@ -18,7 +18,8 @@ import attncore as ac
 from attncore import data, models
 
 DATA = importlib.resources.files("attncore") / "data"
-FILES = [path.name for path in DATA.iterdir() if path.name.endswith((".csv", ".gz", ".npz"))]
+KINDS = (".csv", ".gz", ".npz")
+FILES = [p.relative_to(DATA).as_posix() for p in DATA.rglob("*") if p.name.endswith(KINDS)]
 FILES += [f"kept/{path.name}" for path in (DATA / "kept").iterdir()]
 SENTENCES = {
     "minilm_cat_en": (6, "the cat sat on the mat ."),

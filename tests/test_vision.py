@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
+import train_vision
 
 import attncore as ac
 from attncore.images import from_patches, patches
+from attncore.models import steps, trained
 from attncore.nn import VisionTransformer
 
 SHAPE = (4, 6, 3)  # 2 x 3 patches of side 2
@@ -169,6 +171,50 @@ def test_it_reads_the_books_digits():
 
     assert model(torch.from_numpy(images[:3, ..., None]).float()).shape == (3, 10)
     assert model.weights(torch.zeros(0, 8, 8, 1)).shape == (1, 0, 2, 17, 17)
+
+
+KEPT = {"vision": 0.9, "vision_second": 0.9, "vision_no_positions": 0.6}
+
+
+@pytest.mark.parametrize(("name", "right"), KEPT.items())
+def test_the_kept_models_learned_the_digits(name, right):
+    recipe = train_vision.RECIPES[name]
+    first, last = (train_vision.share_right(name, step) for step in (recipe.kept[0], None))
+
+    assert steps(name) == list(recipe.kept)
+    assert (trained(name).position is not None) == recipe.positions
+    assert last > right
+    assert first < 0.2 or len(recipe.kept) == 1
+
+
+def test_a_kept_model_is_the_same_in_torch():
+    numpys = trained("vision", 45)
+    torchs = VisionTransformer((8, 8, 1), 10, **train_vision.SIZES).double()
+    torchs.load_state_dict({name: torch.from_numpy(p) for name, p in numpys.state_dict().items()})
+    images = train_vision.parts()[1][0][:20]
+
+    found = torchs(torch.from_numpy(images)).detach().numpy()
+
+    assert np.allclose(found, numpys(images), atol=1e-12)
+    assert not np.allclose(found, trained("vision", 60)(images), atol=0.1)
+
+
+def test_the_parts_share_no_image():
+    (learned, _), (held_out, labels) = train_vision.parts()
+    both = np.concatenate([learned, held_out])
+
+    assert held_out.shape == (360, 8, 8, 1)
+    assert set(labels) == set(range(10))
+    assert (np.sort(both, axis=0) == np.sort(ac.data.digits()[0] / 16, axis=0)[..., None]).all()
+
+
+def test_kept_steps_of_training_are_the_same_each_time():
+    short = train_vision.Recipe(seed=3, positions=True, kept=(0, 2))
+    one, two = train_vision.train(short), train_vision.train(short)
+
+    assert list(one) == [0, 2]
+    assert all((one[2][name] == two[2][name]).all() for name in one[2])
+    assert (one[0]["position"] != one[2]["position"]).any()
 
 
 def test_all_is_made_where_the_parameters_are(images):

@@ -13,7 +13,15 @@ from attncore.models.lm import Decoder
 from attncore.models.seq2seq import Translator
 from attncore.models.vision import VisionTransformer
 
-TRAINED: tuple[str, ...] = ("marked", "previous", "summary", "translator")
+TRAINED: tuple[str, ...] = (
+    "marked",
+    "previous",
+    "summary",
+    "translator",
+    "vision",
+    "vision_no_positions",
+    "vision_second",
+)
 """The names of the models that there are."""
 KINDS = {kind.__name__: kind for kind in (
     Block, Decoder, MultiHeadAttention, Translator, VisionTransformer)}  # fmt: skip
