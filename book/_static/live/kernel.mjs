@@ -77,7 +77,7 @@ export class Kernel {
 }
 
 // What the codes import, and what data of attncore they read, to be loaded before they run.
-function importedBy(codes) {
+export function importedBy(codes) {
   const found = codes.flatMap((code) => [...code.matchAll(/^\s*(?:from|import)\s+([\w.]+)/gm)]);
   const names = new Set(found.map((match) => match[1].split(".")[0]));
   // attncore.plot imports matplotlib late, and so does what draws with it.
