@@ -23,7 +23,6 @@ def test_every_live_cell_prints_what_the_book_shows(open_page, name):
     live.page.context.on("request", lambda request: asked.append(request.url))
     stored = [live.output(number) for number in range(1, live.count + 1)]
     fresh = [live.run(number) for number in range(1, live.count + 1)]
-    live.page.wait_for_load_state("networkidle")
     codes = live.page.locator("textarea").evaluate_all("areas => areas.map(a => a.value)")
     named = re.findall(r"""\w+(?=\()|(?<=["'])[\w-]+(?=["'])""", "\n".join(codes))
     data = {re.search(r"attncore_data_(?:trained_)?(\w+)-", url) for url in asked} - {None}
