@@ -1,5 +1,6 @@
 """The live cells' Python: checked before use, slimmer, and as its lock says. No network."""
 
+import gzip
 import hashlib
 import json
 import re
@@ -345,6 +346,26 @@ def test_the_book_lists_all_data_with_its_size_and_terms():
         assert size < float(row[2]) if row[1] else abs(size - float(row[2])) < 0.006
         assert terms, entry["licence"]
         assert all(term.casefold() in row[3].casefold() for term in terms)
+
+
+def test_what_pages_load_stays_small():
+    live, scripts = ROOT / "_build/live", ROOT / "book/_static/live"
+    lock = json.loads((live / "pyodide-lock.json").read_text("utf-8"))["packages"]
+
+    def megabytes(paths):
+        return sum(len(gzip.compress(path.read_bytes(), 6)) for path in paths) / 1e6
+
+    def wheels(*names):
+        return megabytes(live / lock[name]["file_name"] for name in names)
+
+    later = {name for name in lock if name.startswith("attncore-data-")}
+    start = [path for path in live.iterdir() if path.suffix != ".whl"]
+    page = megabytes([*start, *scripts.iterdir()]) + wheels("numpy", "attncore")
+    page += 0.1  # its own text
+
+    assert 8 < page <= 9
+    assert page + wheels(*lock.keys() - later - {"numpy", "attncore"}) <= 16
+    assert page + wheels("attncore-data-whale") <= 10.5
 
 
 def test_a_second_run_rewrites_only_what_changed(source, tmp_path, monkeypatch):
