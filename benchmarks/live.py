@@ -1,4 +1,4 @@
-"""Time the live cells in Chromium, and count what they load.
+"""Time the live cells in Chromium, the language model among them, and count what they load.
 
     python benchmarks/live.py
 
@@ -11,6 +11,7 @@ ends without what it waited for is left out, and the table says so.
 from __future__ import annotations
 
 import gzip
+import json
 import statistics
 import sys
 import time
@@ -29,7 +30,28 @@ from tqdm import tqdm  # noqa: E402
 RUNS = 5
 LONGEST = 30  # seconds to wait for a page to come to rest, and for a figure
 PAGE = "book/ch03_masks.html"  # its first cell needs NumPy; another draws, and has a slider
-PLAIN = "book/notation.html"  # nothing on it draws
+PLAIN = "book/notation.html"  # nothing on it draws, or reads data that comes apart
+WHALE = """import json, statistics, time
+import numpy as np
+from attncore.models import whale
+model, rng = whale(), np.random.default_rng(0)
+tokens = rng.integers(len(model.characters), size=(1, 160))
+found = {}
+def timed(name, call, *inputs, tokens=1, **options):
+    begin = time.perf_counter()
+    call(*inputs, **options)
+    found.setdefault(name, []).append((time.perf_counter() - begin) * 1e3 / tokens)
+for _ in range(5):
+    caches = model.new_caches()
+    timed("whale: 64 tokens at once", model, tokens[:, :64], caches)
+    model(tokens[:, 64:128], caches)
+    for t in range(128, 148):
+        timed("whale: a token after 128", model, tokens[:, t : t + 1], caches)
+for _ in range(3):
+    timed("whale: one of 200 letters", model.generate, tokens[:, :1], 200, tokens=200,
+          temperature=0.8, top_p=0.9, generator=rng)
+print(json.dumps({name: statistics.median(times) for name, times in found.items()}))
+"""
 KNOB = """([cell, value, longest]) => new Promise((done, failed) => {
   setTimeout(() => failed(new Error(`no new figure after ${longest} seconds`)), 1000 * longest);
   const slider = cell.querySelector('.live-knobs input');
@@ -101,6 +123,18 @@ def measure_plain(open_page: Callable[[str], LivePage], site: str) -> float:
     return megabytes(asked, site)
 
 
+def measure_whale(
+    open_page: Callable[[str], LivePage], site: str
+) -> tuple[dict[str, float], float]:
+    """Return milliseconds by name, and the megabytes that a page loads for the model alone."""
+    live, asked = open_page(f"{site}/{PLAIN}"), []
+    live.page.context.on("request", lambda request: asked.append(request.url))
+    live.run(1)
+    live.edit(1, WHALE)
+    text, _ = live.run(1)
+    return json.loads(text), megabytes(asked, site)
+
+
 def attempt(call: Callable[..., Any], *inputs: Any) -> Any:
     """Return what a call finds, or None, and say why, if the browser did not get there."""
     try:
@@ -110,7 +144,12 @@ def attempt(call: Callable[..., Any], *inputs: Any) -> Any:
         return None
 
 
-def table(runs: list[dict[str, Any] | None], plain: float | None, strangers: set[str]) -> str:
+def table(
+    runs: list[dict[str, Any] | None],
+    plain: float | None,
+    whale: tuple[dict[str, float], float] | None,
+    strangers: set[str],
+) -> str:
     """Return the lines to print."""
     found, lines = [run for run in runs if run], []
     if fewer := len(runs) - len(found):
@@ -124,6 +163,10 @@ def table(runs: list[dict[str, Any] | None], plain: float | None, strangers: set
         lines.append(f"{'a page with figures':26} {found[-1]['megabytes']:5.1f} MB")
     if plain is not None:
         lines.append(f"{'a page with NumPy only':26} {plain:5.1f} MB")
+    if whale is not None:
+        times, size = whale
+        lines.append(f"{'a page with the model':26} {size:5.1f} MB")
+        lines += [f"{name:26} {spent:5.1f} ms" for name, spent in times.items()]
     return "\n".join([*lines, f"requests to other hosts    {len(strangers)}"])
 
 
@@ -137,8 +180,9 @@ def main() -> None:
             runs.append(attempt(measure, open_page, site, addresses))
             asked += addresses
         plain = attempt(measure_plain, open_page, site)
+        whale = attempt(measure_whale, open_page, site)
     strangers = {url for url in asked if not url.startswith((site, "blob:", "data:"))}
-    print(table(runs, plain, strangers))
+    print(table(runs, plain, whale, strangers))
 
 
 if __name__ == "__main__":

@@ -417,7 +417,10 @@ class Page:
         self.closed += 1
 
     def run(self, number):
-        self.wait("output")
+        return self.wait("output", [json.dumps({"whale: a token": 2.5}), 0])
+
+    def edit(self, number, code):
+        assert "from attncore.models import whale" in code
 
     def evaluate(self, script, inputs):
         assert "setTimeout(() => failed(" in script
@@ -444,5 +447,7 @@ def test_live_cells_are_timed_on_a_loaded_machine(never, monkeypatch, capsys):
     assert ("left out: 5 of 5 runs" in said.out) == (never in ("figure", "output"))
     assert ("slider to new figure        0.70 s  (of 15, " in said.out) == (never in ("", "rest"))
     assert ("a page with NumPy only       1.5 MB" in said.out) == (never != "output")
+    assert ("a page with the model        1.5 MB" in said.out) == (never != "output")
+    assert ("whale: a token               2.5 ms" in said.out) == (never != "output")
     assert ("still loads after 30 seconds" in said.err) == (never == "rest")
     assert (f"left out: {never}: Timeout" in said.err) == (never in ("figure", "output"))

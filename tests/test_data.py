@@ -15,12 +15,14 @@ import pytest
 import slim_wheels
 
 import attncore as ac
-from attncore import data, models
+from attncore import data, models, nn
 
 DATA = importlib.resources.files("attncore") / "data"
-KINDS = (".csv", ".gz", ".npz")
-FILES = [p.relative_to(DATA).as_posix() for p in DATA.rglob("*") if p.name.endswith(KINDS)]
-FILES += [f"kept/{path.name}" for path in (DATA / "kept").iterdir()]
+FILES = [
+    path.relative_to(DATA).as_posix()
+    for path in sorted(Path(DATA).rglob("*"))
+    if path.suffix in (".csv", ".gz", ".npz") or path.parent.name == "kept"
+]
 SENTENCES = {
     "minilm_cat_en": (6, "the cat sat on the mat ."),
     "minilm_tired": (6, "the animal didn ' t cross the street because it was too tired ."),
@@ -38,7 +40,7 @@ def test_every_file_has_the_hash_its_readme_gives(name):
         content = gzip.decompress(content)  # packing may differ from one zlib to another
     rows = [row for row in (DATA / "README.md").read_text("utf-8").splitlines() if name in row]
 
-    assert any(row.startswith(f"| `{name}`") for row in rows)
+    assert any(row.startswith("| `") and f"`{name}`" in row.split(" | ")[0] for row in rows)
     assert any(hashlib.sha256(content).hexdigest() in row for row in rows)
 
 
@@ -145,13 +147,17 @@ def test_two_calls_share_nothing():
         (data.digits, "digits.npz"),
         (data.photograph, "photograph.npz"),
         (lambda: data.attention_maps("minilm_tired"), "attention_maps.npz"),
+        (models.whale, "whale.npz"),
+        (nn.whale, "whale.npz"),
     ],
 )
 def test_what_the_browser_lacks_is_said_in_one_sentence(load, file, tmp_path, monkeypatch):
     monkeypatch.setattr(data.files, "files", lambda name: tmp_path)
+    call = rf"{file.split('.')[0]}\(\)"
     with pytest.raises(
         FileNotFoundError,
-        match=rf"^{re.escape(file)} is not part of the browser's package, .*own machine, with all",
+        match=rf"^{re.escape(file)} is not part of the browser's package, .* that says {call} "
+        "itself: .*own machine, with all",
     ) as told:
         load()
 
@@ -159,7 +165,7 @@ def test_what_the_browser_lacks_is_said_in_one_sentence(load, file, tmp_path, mo
     assert str(told.value).count(". ") == 0
 
 
-@pytest.mark.parametrize("call", ["moby_dick", "digits"])
+@pytest.mark.parametrize("call", ["moby_dick", "digits", "photograph"])
 def test_the_browsers_package_says_what_it_lacks(call, tmp_path):
     _, wheel = slim_wheels.own_wheel(Path(__file__).resolve().parent.parent)
     zipfile.ZipFile(io.BytesIO(wheel)).extractall(tmp_path)

@@ -1,12 +1,16 @@
 """The live cells' Python: checked before use, slimmer, and as its lock says. No network."""
 
+import gzip
 import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import kept_models
 import live_assets
 import precompile
 import pytest
@@ -115,8 +119,9 @@ def test_what_a_first_run_imports_is_compiled_and_little_else():
     live = ROOT / "_build/live"
     names = {
         name: set(slim_wheels.unpack(next(live.glob(f"{name}*")).read_bytes()))
-        for name in ("python_stdlib", "numpy", "matplotlib", "attncore")
+        for name in ("python_stdlib", "numpy-", "matplotlib-", "attncore-")
     }
+    names = {name.removesuffix("-"): inside for name, inside in names.items()}
 
     assert {"typing.pyc", "asyncio/base_events.pyc"} <= names["python_stdlib"]
     assert {"statistics.py", "unittest/case.py"} <= names["python_stdlib"]
@@ -124,10 +129,24 @@ def test_what_a_first_run_imports_is_compiled_and_little_else():
     assert {"numpy/ma/core.py", "numpy/polynomial/legendre.py"} <= names["numpy"]
     assert {"matplotlib/figure.pyc", "matplotlib/animation.py"} <= names["matplotlib"]
     assert "attncore/__init__.py" in names["attncore"]  # readers may look at our source
-    compiled = {name for name in names["attncore"] if "/__pycache__/masks.cpython-" in name}
-    assert len(compiled) == 1
+    code = [name for name in names["attncore"] if name.endswith(".pyc")]
+    compiled = {re.sub(r"__pycache__/(\w+)\.cpython-\d+\.pyc", r"\1.py", name) for name in code}
+    assert compiled == loaded_with_models()
     for inside in names.values():
         assert not {name for name in inside if name.endswith(".py") and f"{name}c" in inside}
+
+
+def loaded_with_models():
+    """Return the files of attncore that `import attncore.models` loads."""
+    code = (
+        "import sys, attncore.models; print(*(m.__file__ for n, m in list(sys.modules.items())"
+        " if n.split('.')[0] == 'attncore'), sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    return {Path(line).relative_to(ROOT / "src").as_posix() for line in done.stdout.splitlines()}
 
 
 def test_a_folder_without_pyodide_is_told(tmp_path):
@@ -165,11 +184,10 @@ def test_attncores_wheel_has_the_code_and_the_small_data():
     info = f"attncore-{version}.dist-info"
     inside = {path.relative_to(ROOT / "src").as_posix() for path in ROOT.glob("src/**/*.py")}
 
-    data = {"motorcycle.csv", "attention_maps.npz", "photograph.npz"}
+    data = {"motorcycle.csv", "README.md", "speeds/cpu-2-cores.json"}
     assert inside | {f"attncore/data/{name}" for name in data} <= set(files)
-    assert not set(slim_wheels.TOO_BIG) & set(files)
-    assert not any("__pycache__" in name for name in files)
-    assert len(wheel) < 320_000
+    assert not any(name.endswith((".npz", ".gz")) or "__pycache__" in name for name in files)
+    assert len(wheel) < 200_000
     assert b"Requires-Dist: numpy" in files[f"{info}/METADATA"]
     rows = [line.split(",") for line in files[f"{info}/RECORD"].decode().splitlines()]
     assert {row[0] for row in rows} == set(files)
@@ -183,13 +201,93 @@ def test_attncores_wheel_can_be_imported(tmp_path):
     path.write_bytes(slim_wheels.own_wheel(ROOT)[1])
     code = (
         f"import sys; sys.path.insert(0, {str(path)!r}); import attncore; print(attncore.__file__);"
-        "from attncore import data;"
-        "data.motorcycle(); data.attention_maps('e5_bi'); data.photograph()"
+        "attncore.data.motorcycle(); attncore.data.speeds('cpu-2-cores')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
     assert str(path) in done.stdout
+
+
+DATA = {
+    "attention_maps": "attention_maps.npz",
+    "digits": "digits.npz",
+    "moby_dick": "moby_dick.txt.gz",
+    "photograph": "photograph.npz",
+    "whale": "whale.npz",
+}
+
+
+def test_each_packed_file_of_data_is_a_wheel_of_its_own():
+    wheels = {data.key: data for data in slim_wheels.data_wheels(ROOT)}
+    trained = {f"trained.{path.stem}" for path in ROOT.glob("src/attncore/data/trained/*")}
+
+    assert wheels.keys() == DATA.keys() | trained
+    for key, name in DATA.items():
+        files = slim_wheels.unpack(wheels[key].raw)
+        (info,) = {part.split("/")[0] for part in files} - {"attncore"}
+        assert info.startswith(f"attncore_data_{key}-")
+        assert wheels[key].path == f"attncore/data/{name}"
+        assert files.keys() == {
+            wheels[key].path,
+            *(f"{info}/{part}" for part in ("METADATA", "RECORD", "WHEEL", "licenses/README.md")),
+        }
+        assert files[wheels[key].path] == (ROOT / "src" / wheels[key].path).read_bytes()
+        assert wheels[key].source in files[f"{info}/licenses/README.md"].decode()
+        assert slim_wheels.licence(wheels[key].raw) == wheels[key].terms
+    assert wheels["whale"].terms == "Ours: MIT."
+    assert "CC BY 4.0" in wheels["digits"].terms
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """Return a copy of what attncore's wheels are made from, with a made-up trained model."""
+    root = tmp_path / "tree"
+    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, root)
+    monkeypatch.setattr(kept_models, "FOLDER", root / "src/attncore/data/trained")
+    kept_models.keep("two_heads", "Block", [4, 2], {}, {0: {"a": [1.0]}})
+    monkeypatch.setattr(live_assets, "ROOT", root)
+    return root
+
+
+def describe(root, row):
+    readme = root / "src/attncore/data/README.md"
+    readme.write_text(f"{readme.read_text('utf-8')}\n{row}\n", "utf-8")
+
+
+@pytest.mark.parametrize("named", ["trained/two_heads.npz", "trained/*.npz", "two_heads.npz"])
+def test_a_trained_model_is_picked_up(source, tree, tmp_path, named):
+    out = tmp_path / "live"
+    describe(tree, f"| `a`, `{named}` | two \\| heads | by a script | Ours: MIT. | `12` |")
+    live_assets.make(out, source)
+    file = "attncore_data_trained_two_heads-0.1.0-py3-none-any.whl"
+    packages = json.loads((out / "pyodide-lock.json").read_text())["packages"]
+    files = slim_wheels.unpack((out / file).read_bytes())
+    inside = "attncore/data/trained/two_heads.npz"
+
+    assert packages["attncore-data-trained-two-heads"]["file_name"] == file
+    assert packages["attncore-data-trained-two-heads"]["imports"] == [
+        "attncore.data.trained.two_heads"
+    ]
+    assert files[inside] == (tree / "src" / inside).read_bytes()
+    assert inside not in slim_wheels.unpack(slim_wheels.own_wheel(tree)[1])
+    assert inside in notes(out)["attncore-0.1.0-py3-none-any.whl"]["dropped"]
+    assert notes(out)[file]["licence"] == "Ours: MIT."
+    assert notes(out)[file]["source"] == "by a script"
+
+    (tree / "src" / inside).unlink()
+    live_assets.make(out)
+    assert not (out / file).exists()
+
+
+def test_data_of_unknown_terms_is_not_shipped(source, tree, tmp_path):
+    with pytest.raises(LookupError, match=r"README.md has no row for `trained/two_heads.npz`: say"):
+        live_assets.make(tmp_path / "live", source)
+    describe(tree, "| `trained/two_heads.npz` |")
+    with pytest.raises(LookupError, match=r"no row for `trained/two_heads.npz`: .* and its terms"):
+        live_assets.make(tmp_path / "live", source)
 
 
 def test_the_lock_and_the_notes_name_what_is_there(source, tmp_path):
@@ -198,7 +296,13 @@ def test_the_lock_and_the_notes_name_what_is_there(source, tmp_path):
     packages = json.loads((out / "pyodide-lock.json").read_text())["packages"]
     pieces = notes(out)
 
-    assert packages.keys() == {"toy", "attncore"}
+    data = {slim_wheels.data_name(data.key) for data in slim_wheels.data_wheels(ROOT)}
+    assert packages.keys() == {"toy", "attncore", *data}
+    assert {"attncore-data-whale", "attncore-data-moby-dick"} < data
+    for name in data:
+        assert packages[name]["depends"] == ["attncore"]
+        assert packages[name]["install_dir"] == "site"
+    assert packages["attncore-data-moby-dick"]["imports"] == ["attncore.data.moby_dick"]
     assert packages["attncore"]["depends"] == ["numpy"]
     for package in packages.values():
         assert sha256((out / package["file_name"]).read_bytes()) == package["sha256"]
@@ -217,13 +321,51 @@ def test_the_lock_and_the_notes_name_what_is_there(source, tmp_path):
 def test_the_book_lists_every_part_with_its_version_and_licence():
     page = (ROOT / "book/live_cells.md").read_text("utf-8")
     rows = [row.casefold() for row in page.splitlines() if row.startswith("|")]
-    for entry in json.loads((ROOT / "_build/live/LICENSES.json").read_text("utf-8")):
+    for entry in notes(ROOT / "_build/live").values():
+        if entry["name"].startswith("attncore-data-"):
+            continue  # the next test
         name = entry["name"].split()[0].casefold()
         family = entry["licence"].split()[0].split("-")[0].casefold()
         row = next(row for row in rows if row.startswith((f"| {name}", f"| [{name}")))
 
         assert entry["version"] in row
         assert family in row
+
+
+def test_the_book_lists_all_data_with_its_size_and_terms():
+    page = (ROOT / "book/live_cells.md").read_text("utf-8")
+    for file, entry in notes(ROOT / "_build/live").items():
+        if not entry["name"].startswith("attncore-data-"):
+            continue
+        name = re.sub("trained-.*", "trained-…", entry["name"])
+        row = re.search(rf"^\| {name},.+ \| `.+` \| (up to )?([\d.]+) MB \| (.+) \|$", page, re.M)
+        size = (ROOT / "_build/live" / file).stat().st_size / 1e6
+        known = r"MIT|Apache-2\.0|public domain|PDDL 1\.0|CC0 1\.0|CC BY \d\.0"
+        terms = re.findall(known, entry["licence"], re.I)
+
+        assert size < float(row[2]) if row[1] else abs(size - float(row[2])) < 0.006
+        assert terms, entry["licence"]
+        assert all(term.casefold() in row[3].casefold() for term in terms)
+
+
+def test_what_pages_load_stays_small():
+    live, scripts = ROOT / "_build/live", ROOT / "book/_static/live"
+    lock = json.loads((live / "pyodide-lock.json").read_text("utf-8"))["packages"]
+
+    def megabytes(paths):
+        return sum(len(gzip.compress(path.read_bytes(), 6)) for path in paths) / 1e6
+
+    def wheels(*names):
+        return megabytes(live / lock[name]["file_name"] for name in names)
+
+    later = {name for name in lock if name.startswith("attncore-data-")}
+    start = [path for path in live.iterdir() if path.suffix != ".whl"]
+    page = megabytes([*start, *scripts.iterdir()]) + wheels("numpy", "attncore")
+    page += 0.1  # its own text
+
+    assert 8 < page <= 9
+    assert page + wheels(*lock.keys() - later - {"numpy", "attncore"}) <= 16
+    assert page + wheels("attncore-data-whale") <= 10.5
 
 
 def test_a_second_run_rewrites_only_what_changed(source, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Every live cell of every page prints in the browser what the book shows."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,15 @@ def open_page():
 
 @pytest.mark.parametrize("name", [page.stem for page in pages(ROOT)])
 def test_every_live_cell_prints_what_the_book_shows(open_page, name):
-    live = open_page(name)
+    live, asked = open_page(name), []
+    live.page.context.on("request", lambda request: asked.append(request.url))
     stored = [live.output(number) for number in range(1, live.count + 1)]
     fresh = [live.run(number) for number in range(1, live.count + 1)]
+    codes = live.page.locator("textarea").evaluate_all("areas => areas.map(a => a.value)")
+    named = re.findall(r"""\w+(?=\()|(?<=["'])[\w-]+(?=["'])""", "\n".join(codes))
+    data = {re.search(r"attncore_data_(?:trained_)?(\w+)-", url) for url in asked} - {None}
 
     assert live.count >= 2
     assert any(text for text, _ in stored)
     assert fresh == stored
+    assert {match[1] for match in data} <= set(named)

@@ -64,16 +64,21 @@ def make(out: Path, source: Path | None = None) -> None:
     lock = lock_of({file: entry["sha256"] for file, entry in entries.items()})
     own, compiled = put_attncore(out, lock)
     lock["packages"]["attncore"] = own
+    apart = slim_wheels.data_wheels(ROOT)
     entries[own["file_name"]] = {
         "file": own["file_name"],
         "name": "attncore",
         "version": own["version"],
         "licence": slim_wheels.licence((out / own["file_name"]).read_bytes()),
         "slimmed": True,
-        "dropped": list(slim_wheels.TOO_BIG),
+        "dropped": [data.path for data in apart],
         "compiled": compiled,
         "sha256": own["sha256"],
     }
+    for data in apart:
+        package, entry = put_data(out, own["version"], data)
+        lock["packages"][package["name"]] = package
+        entries[entry["file"]] = entry
     write(out / "pyodide-lock.json", json.dumps(lock).encode())
     write(out / "LICENSES.json", (json.dumps([*entries.values()], indent=1) + "\n").encode())
     for file in before.keys() - entries.keys():  # shipped by an earlier run
@@ -258,17 +263,42 @@ def own_modules(out: Path, lock: dict[str, Any], version: str, wheel: bytes) -> 
         return compiled_by(precompile.own_modules, Path(folder))
 
 
+def put_data(
+    out: Path, version: str, data: slim_wheels.DataWheel
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write a wheel of data; return its entry in the lock, and what to note about it."""
+    name = slim_wheels.data_name(data.key)
+    package = lock_entry(name, version, data.raw, f"attncore.data.{data.key}", "attncore")
+    write(out / package["file_name"], data.raw)
+    return package, {
+        "file": package["file_name"],
+        "name": name,
+        "version": version,
+        "licence": data.terms,
+        "source": data.source,
+        "slimmed": False,
+        "dropped": [],
+        "compiled": 0,
+        "sha256": package["sha256"],
+    }
+
+
 def own_entry(version: str, wheel: bytes) -> dict[str, Any]:
     """Return attncore's entry in the lock."""
+    return lock_entry("attncore", version, wheel, "attncore", "numpy")
+
+
+def lock_entry(name: str, version: str, wheel: bytes, imported: str, needed: str) -> dict[str, Any]:
+    """Return the entry in the lock of a wheel of ours: what cells import, what it depends on."""
     return {
-        "name": "attncore",
+        "name": name,
         "version": version,
-        "file_name": f"attncore-{version}-py3-none-any.whl",
+        "file_name": f"{name.replace('-', '_')}-{version}-py3-none-any.whl",
         "sha256": sha256(wheel),
         "install_dir": "site",
         "package_type": "package",
-        "imports": ["attncore"],
-        "depends": ["numpy"],
+        "imports": [imported],
+        "depends": [needed],
         "unvendored_tests": False,
     }
 

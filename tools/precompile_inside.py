@@ -83,8 +83,8 @@ def others() -> dict[str, str]:
 
 
 def ours() -> dict[str, str]:
-    """Return the modules of attncore that a first Run needs."""
-    import attncore  # noqa: F401
+    """Return the modules of attncore that a first Run needs, and a first model."""
+    import attncore.models  # noqa: F401
 
     return imported(f"{PACKAGES}attncore/")
 

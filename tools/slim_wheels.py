@@ -1,7 +1,9 @@
-"""Make zip files for the browser: copies without what no page needs, and attncore's own wheel.
+"""Make zip files for the browser: copies without what no page needs, and attncore's own wheels.
 
 The same content gives the same bytes: names are sorted, dates fixed. tools/live_assets.py
 uses this; what is left out of which file stands in tools/live_assets.json.
+
+Data that only some pages use comes in wheels of its own, one for each file.
 """
 
 from __future__ import annotations
@@ -16,14 +18,22 @@ import zipfile
 from email import message_from_bytes
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 LICENCE = re.compile(r"LICEN[CS]E|COPYING|NOTICE", re.IGNORECASE)
 HERE = Path(__file__)
-TOO_BIG = (  # or read by no live cell
-    "attncore/data/moby_dick.txt.gz",
-    "attncore/data/whale.npz",
-    "attncore/data/digits.npz",
-)
+DATA = "attncore/data/"
+APART = ("*.gz", "*.npz", "trained/*.npz")  # within DATA
+
+
+class DataWheel(NamedTuple):
+    """A wheel that holds one file of data, and what README.md beside it says of the file."""
+
+    key: str  # such as whale, trained.translator
+    path: str  # in the wheel, and in attncore
+    source: str
+    terms: str
+    raw: bytes
 
 
 def pack(files: dict[str, bytes]) -> bytes:
@@ -106,31 +116,100 @@ def licence(wheel: bytes) -> str:
 
 
 def own_wheel(root: Path) -> tuple[str, bytes]:
-    """Return the version of attncore and its wheel, without the data that no live cell reads."""
+    """Return the version of attncore and its wheel, without the data that comes apart."""
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     source = root / "src"
-    code = (source / "attncore/__init__.py").read_text("utf-8")
-    version = re.search(r'^__version__ = "(.+)"$', code, re.MULTILINE)[1]
+    apart = apart_files(root)
     paths = (
-        p for p in source.glob("attncore/**/*") if p.is_file() and "__pycache__" not in p.parts
+        path
+        for path in source.glob("attncore/**/*")
+        if path.is_file() and "__pycache__" not in path.parts and path not in apart
     )
     files = {path.relative_to(source).as_posix(): path.read_bytes() for path in paths}
-    files = {name: content for name, content in files.items() if name not in TOO_BIG}
-    info = f"attncore-{version}.dist-info"
-    metadata = (
-        f"Metadata-Version: 2.4\nName: attncore\nVersion: {version}\n"
-        f"Summary: {project['description']}\nLicense-Expression: {project['license']}\n"
-        f"License-File: LICENSE\nRequires-Python: {project['requires-python']}\n"
-        "Requires-Dist: numpy>=2.0\n"
+    fields = {
+        "Summary": project["description"],
+        "License-Expression": project["license"],
+        "License-File": "LICENSE",
+        "Requires-Python": project["requires-python"],
+        "Requires-Dist": "numpy>=2.0",
+    }
+    licences = {"LICENSE": (root / "LICENSE").read_bytes()}
+    version = own_version(root)
+    return version, wheel("attncore", version, files, fields, licences)
+
+
+def data_wheels(root: Path) -> list[DataWheel]:
+    """Return a wheel for each file of data that comes apart from attncore's."""
+    readme = (root / "src" / DATA / "README.md").read_text("utf-8")
+    found = []
+    for file in apart_files(root):
+        path = file.relative_to(root / "src").as_posix()
+        name = path.removeprefix(DATA)
+        what, source, terms = described(readme, name)
+        key = name.split(".")[0].replace("/", ".")
+        fields = {"Summary": what, "License": terms, "Requires-Dist": "attncore"}
+        licences = {"README.md": f"{what}\n\nSource: {source}\n\nTerms: {terms}\n".encode()}
+        version = own_version(root)
+        raw = wheel(data_name(key), version, {path: file.read_bytes()}, fields, licences)
+        found.append(DataWheel(key, path, source, terms, raw))
+    return found
+
+
+def apart_files(root: Path) -> list[Path]:
+    """Return the files of data that come apart."""
+    return sorted(path for name in APART for path in (root / "src" / DATA).glob(name))
+
+
+def described(readme: str, name: str) -> tuple[str, str, str]:
+    """Return what the table of a README says of a file: what it is, its source and terms."""
+    for row in readme.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+        if len(cells) == 5 and any(
+            fnmatchcase(part, known)
+            for known in re.findall(r"`(.+?)`", cells[0])
+            for part in (name, name.rpartition("/")[2])
+        ):
+            _, what, source, terms, _ = cells
+            return what, source, terms
+    raise LookupError(
+        f"{DATA}README.md has no row for `{name}`: say there what it is, its source and its terms"
     )
-    files[f"{info}/METADATA"] = metadata.encode()
-    files[f"{info}/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: slim_wheels\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    )
-    files[f"{info}/licenses/LICENSE"] = (root / "LICENSE").read_bytes()
-    rows = [[name, fingerprint(files[name]), str(len(files[name]))] for name in sorted(files)]
+
+
+def data_name(key: str) -> str:
+    """Return the name of the package with some data, written as indexes of packages do."""
+    return f"attncore-data-{re.sub('[._]', '-', key)}"
+
+
+def own_version(root: Path) -> str:
+    """Return the version of attncore."""
+    code = (root / "src/attncore/__init__.py").read_text("utf-8")
+    return re.search(r'^__version__ = "(.+)"$', code, re.MULTILINE)[1]
+
+
+def wheel(
+    name: str,
+    version: str,
+    files: dict[str, bytes],
+    fields: dict[str, str],
+    licences: dict[str, bytes],
+) -> bytes:
+    """Return a wheel of pure Python; `fields` are those of its metadata."""
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    head = {"Metadata-Version": "2.4", "Name": name, "Version": version, **fields}
+    metadata = "".join(f"{field}: {text}\n" for field, text in head.items())
+    files = {
+        **files,
+        **{f"{info}/licenses/{file}": text for file, text in licences.items()},
+        f"{info}/METADATA": metadata.encode(),
+        f"{info}/WHEEL": (
+            b"Wheel-Version: 1.0\nGenerator: slim_wheels\nRoot-Is-Purelib: true\n"
+            b"Tag: py3-none-any\n"
+        ),
+    }
+    rows = [[file, fingerprint(files[file]), str(len(files[file]))] for file in sorted(files)]
     files[f"{info}/RECORD"] = table([*rows, [f"{info}/RECORD", "", ""]])
-    return version, pack(files)
+    return pack(files)
 
 
 def fingerprint(raw: bytes) -> str:

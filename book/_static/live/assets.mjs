@@ -8,7 +8,8 @@ let countBytes;
 
 export const indexURL = FOLDER.href;
 
-// Read and return the manifest; from then on every fetch of this worker is checked.
+// Read and return the manifest; from then on every fetch of this worker is checked. `onBytes` is
+// told how much of which file has arrived.
 export async function guard(onBytes) {
   countBytes = onBytes;
   const manifest = JSON.parse(await readText("manifest.json"));
@@ -76,7 +77,7 @@ export async function load(name) {
     for (let reader = response.body.getReader(), part; !(part = await reader.read()).done; ) {
       if (length + part.value.length <= bytes.length) bytes.set(part.value, length);
       length += part.value.length;
-      countBytes(part.value.length);
+      countBytes(name, length);
     }
   } catch {
     throw refuse(`${name} broke off while it was loaded`);

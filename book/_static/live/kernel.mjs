@@ -76,11 +76,16 @@ export class Kernel {
   }
 }
 
-// What the codes import, to be loaded before they run.
-function importedBy(codes) {
+// What the codes import, and what data of attncore they read, to be loaded before they run.
+export function importedBy(codes) {
   const found = codes.flatMap((code) => [...code.matchAll(/^\s*(?:from|import)\s+([\w.]+)/gm)]);
   const names = new Set(found.map((match) => match[1].split(".")[0]));
   // attncore.plot imports matplotlib late, and so does what draws with it.
   if (codes.some((code) => /\bimport plot\b|attncore\.plot\b/.test(code))) names.add("matplotlib");
+  // Its large data comes apart: whale(...) reads that of whale, trained("vision") of trained.vision.
+  for (const code of codes) {
+    for (const [, word] of code.matchAll(/\b(\w+)\s*\(/g)) names.add(`attncore.data.${word}`);
+    for (const [, , word] of code.matchAll(/(["'])([\w-]+)\1/g)) names.add(`attncore.data.trained.${word}`);
+  }
   return [...names];
 }

@@ -10,16 +10,16 @@ const BASE = ["numpy", "attncore"]; // on every page
 const HELPERS = ["live_cells.py", "live_figures.py"];
 const quiet = { messageCallback: () => {}, errorCallback: (text) => postMessage({ type: "progress", text }) };
 let python, lock, cells, key, snapshot;
-let expected = 0;
-let arrived = 0;
+const arrived = {}; // file -> bytes
+let awaited; // what the page is told about: which files, what they are for, what comes after them
 let told = 0;
 
 async function boot(imports) {
   const helpers = Promise.all(HELPERS.map(async (name) => [name, await readText(`../${name}`)]));
   const list = readText("pyodide-lock.json");
-  const manifest = await guard((bytes) => {
-    arrived += bytes;
-    if (expected) report();
+  const manifest = await guard((name, bytes) => {
+    arrived[name] = bytes;
+    if (awaited?.files.includes(name)) report(awaited);
   });
   const modules = Promise.all(MODULES.map(importChecked));
   const origin = JSON.stringify([manifest, await helpers, IMPORTS, navigator.userAgent]);
@@ -29,7 +29,8 @@ async function boot(imports) {
   const others = withDependencies(packagesOf(imports)).filter((name) => !base.includes(name));
   const kept = await recall(key);
   const wheels = base.map(fileOf);
-  expected = bytesOf([...MODULES, ...others.map(fileOf), ...(kept ? [] : [PYTHON, LIBRARY, ...wheels])]);
+  const files = [...MODULES, ...others.map(fileOf), ...(kept ? [] : [PYTHON, LIBRARY, ...wheels])];
+  awaited = { files, reason: "Python", then: "Starting Python…" };
   const [parts, [{ loadPyodide }, { default: createModule }]] = await Promise.all([
     kept ? fromKept(kept.parts) : fromNetwork(wheels),
     modules,
@@ -44,25 +45,42 @@ async function boot(imports) {
   python.setStderr({ write: writer("stderr") });
   python.setStdin({ error: true });
   cells = python.pyimport("live_cells");
-  expected = 0;
+  awaited = undefined;
   postMessage({ type: "ready" });
+}
+
+// Load what a cell needs and no other has needed yet.
+async function loadMissing(imports, number) {
+  const names = missing(imports);
+  if (!names.length) return;
+  const files = names.map(fileOf);
+  awaited = { files, reason: `what cell ${number} needs`, then: `Running cell ${number}…` };
+  try {
+    await keep(files);
+  } finally {
+    awaited = undefined;
+  }
+  await python.loadPackage(names, quiet);
 }
 
 // Unpacking, too, would keep the next Run waiting.
 async function prefetch(imports) {
-  const names = withDependencies(packagesOf(imports)).filter((name) => !python.loadedPackages[name]);
-  await keep(names.map(fileOf));
+  await keep(missing(imports).map(fileOf));
 }
 
-function report() {
-  if (performance.now() - told < 50 && arrived < expected) return;
+function report({ files, reason, then }) {
+  const [done, all] = [files.reduce((sum, name) => sum + (arrived[name] ?? 0), 0), bytesOf(files)];
+  if (performance.now() - told < 50 && done < all) return;
   told = performance.now();
-  const [done, all] = [arrived, expected].map((bytes) => (bytes / 1e6).toFixed(1));
-  const text = arrived < expected ? `Loading Python: ${done} of ${all} MB` : "Starting Python…";
+  const [some, whole] = [done, all].map((bytes) => (bytes / 1e6).toFixed(1));
+  const text = done < all ? `Loading ${reason}: ${some} of ${whole} MB` : then;
   postMessage({ type: "progress", text });
 }
 
 const fileOf = (name) => lock.packages[name].file_name;
+
+const missing = (imports) =>
+  withDependencies(packagesOf(imports)).filter((name) => !python.loadedPackages[name]);
 
 const packagesOf = (imports) =>
   Object.values(lock.packages)
@@ -111,8 +129,7 @@ async function run({ code, number, sketch, imports }) {
   sent = performance.now();
   let ok = false;
   try {
-    const missing = packagesOf(imports).filter((name) => !python.loadedPackages[name]);
-    if (missing.length) await python.loadPackage(missing, quiet);
+    await loadMissing(imports, number);
     ok = await cells.run(code, number, sketch);
   } catch (problem) {
     flush();

@@ -1,6 +1,7 @@
 """The small real data sets the book uses. Sources and hashes: README.md beside this file.
 
-FileNotFoundError if a large one is asked for in the browser, whose package is without them.
+In the browser the large ones come with the first cell that says `moby_dick(` or `digits(`; where
+none says so, asking for one raises FileNotFoundError.
 """
 
 from __future__ import annotations

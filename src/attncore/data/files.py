@@ -15,13 +15,17 @@ def arrays(name: str) -> dict[str, np.ndarray]:
 
 
 def read(name: str) -> bytes:
-    """Return a file of this folder; the wheel for the browser leaves out the large ones."""
+    """Return a file of this folder; a page in the browser loads the large ones when needed."""
     try:
         return (files(__package__) / name).read_bytes()
     except FileNotFoundError:
+        folder, _, file = name.rpartition("/")
+        stem = file.split(".")[0]
+        call = f'{folder}("{stem}")' if folder else f"{stem}()"
         raise FileNotFoundError(
-            f"{name} is not part of the browser's package, which leaves large files out: download "
-            "this page's notebook and run it on your own machine, with all of attncore"
+            f"{name} is not part of the browser's package, and a page loads it only for a cell "
+            f"that says {call} itself: write this into the cell, or download this page's notebook "
+            "and run it on your own machine, with all of attncore"
         ) from None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from importlib.resources import as_file, files
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from attncore.base.arrays import Array, dtype_name, is_tensor, namespace, shape_
 from attncore.base.integers import check_least, check_sizes
 from attncore.cache.growing import KVCache
 from attncore.cache.static import StaticKVCache
+from attncore.data import files
 from attncore.models import functional
 from attncore.models.functional import Look
 from attncore.models.inputs import INTEGERS, check_tokens, check_vocabulary
@@ -338,7 +339,7 @@ def load(path: Any, dtype: Any = np.float32) -> Decoder:
     Parameters
     ----------
     path
-        Of the file.
+        Of the file; or the file, opened for reading bytes.
     dtype
         Of the parameters.
 
@@ -370,8 +371,9 @@ def load(path: Any, dtype: Any = np.float32) -> Decoder:
 
 def stored(path: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the sizes and the parameters that a file holds."""
+    raw = path.read() if hasattr(path, "read") else Path(path).read_bytes()
     try:
-        with Path(path).open("rb") as file, np.load(file) as found:
+        with np.load(io.BytesIO(raw)) as found:
             sizes = json.loads(str(found["sizes"]))
             names: Iterable[str] = (name for name in found.files if name != "sizes")
             return sizes, {name: found[name] for name in names}
@@ -417,7 +419,6 @@ def whale(dtype: Any = np.float32) -> Decoder:
     return whale_of(load, dtype)
 
 
-def whale_of(read: Callable[..., Any], dtype: Any) -> Any:
-    """Return the model that comes with the package, read by `read`."""
-    with as_file(files("attncore") / "data" / "whale.npz") as path:
-        return read(path, dtype)
+def whale_of(load: Callable[..., Any], dtype: Any) -> Any:
+    """Return the model that comes with the package, as `load` reads it."""
+    return load(io.BytesIO(files.read("whale.npz")), dtype)

@@ -181,7 +181,7 @@ def load(path: Any, dtype: torch.dtype = torch.float32) -> Decoder:
     Parameters
     ----------
     path
-        Of the file.
+        Of the file; or the file, opened for reading bytes.
     dtype
         Of the parameters.
 
