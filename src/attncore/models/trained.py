@@ -13,7 +13,7 @@ from attncore.models.lm import Decoder
 from attncore.models.seq2seq import Translator
 from attncore.models.vision import VisionTransformer
 
-TRAINED: tuple[str, ...] = ()
+TRAINED: tuple[str, ...] = ("positions",)
 """The names of the models that there are."""
 KINDS = {kind.__name__: kind for kind in (
     Block, Decoder, MultiHeadAttention, Translator, VisionTransformer)}  # fmt: skip
@@ -38,7 +38,8 @@ def trained(name: str, step: int | None = None, dtype: Any = np.float64) -> Any:
     -------
     Module
         A model of :mod:`attncore.models`; ``load_state_dict`` of the same class in
-        :mod:`attncore.nn` takes its ``state_dict`` over.
+        :mod:`attncore.nn` takes its ``state_dict`` over. If a page of the book defines the
+        models of an experiment: for each of them a dictionary of its parameters, by name.
 
     Raises
     ------
@@ -54,9 +55,16 @@ def trained(name: str, step: int | None = None, dtype: Any = np.float64) -> Any:
     if at not in recipe["steps"]:
         known = ", ".join(map(str, recipe["steps"]))
         raise ValueError(f"{name} was kept at the steps {known}, got {step}")
-    model = KINDS[recipe["class"]](*recipe["given"], **recipe["named"], dtype=dtype, rng=0)
     n = recipe["steps"].index(at)
-    model.load_state_dict({key: array[n] for key, array in kept.items()})
+    parameters = {key: array[n].astype(dtype) for key, array in kept.items()}
+    if recipe["class"] is None:
+        models: dict[str, dict[str, np.ndarray]] = {}
+        for key, array in parameters.items():
+            name, parameter = key.split(".", 1)
+            models.setdefault(name, {})[parameter] = array
+        return models
+    model = KINDS[recipe["class"]](*recipe["given"], **recipe["named"], dtype=dtype, rng=0)
+    model.load_state_dict(parameters)
     return model
 
 
