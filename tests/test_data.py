@@ -19,6 +19,7 @@ from attncore import data
 
 DATA = importlib.resources.files("attncore") / "data"
 FILES = [path.name for path in DATA.iterdir() if path.name.endswith((".csv", ".gz", ".npz"))]
+FILES += [f"trained/{path.name}" for path in (DATA / "trained").iterdir()]
 SENTENCES = {
     "minilm_cat_en": (6, "the cat sat on the mat ."),
     "minilm_tired": (6, "the animal didn ' t cross the street because it was too tired ."),
