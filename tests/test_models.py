@@ -395,7 +395,7 @@ def test_models_that_a_page_defines_are_read_by_name():
     first, last = models.steps("positions")[:: len(models.steps("positions")) - 1]
     early, late = models.trained("positions", first), models.trained("positions")
 
-    assert list(late) == "none learned sinusoidal ALiBi T5 Transformer-XL RoPE".split()
+    assert list(late) == ["none", "learned", "sinusoidal", "ALiBi", "T5", "Transformer-XL", "RoPE"]
     assert set(late["T5"]) == {"word", "mark", "maps", "out", "table"}
     assert late["RoPE"]["maps"].dtype == np.float64
     assert models.trained("positions", dtype=np.float32)["RoPE"]["maps"].dtype == np.float32
