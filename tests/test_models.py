@@ -402,3 +402,18 @@ def test_a_position_comes_after_what_is_cached():
 def test_the_error_says_what_is_wrong(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_models_that_a_page_defines_are_read_by_name():
+    first, last = models.steps("positions")[:: len(models.steps("positions")) - 1]
+    early, late = models.trained("positions", first), models.trained("positions")
+
+    assert list(late) == ["none", "learned", "sinusoidal", "ALiBi", "T5", "Transformer-XL", "RoPE"]
+    assert set(late["T5"]) == {"word", "mark", "maps", "out", "table"}
+    assert late["RoPE"]["maps"].dtype == np.float64
+    assert models.trained("positions", dtype=np.float32)["RoPE"]["maps"].dtype == np.float32
+    assert not np.array_equal(early["RoPE"]["maps"], late["RoPE"]["maps"])
+    with pytest.raises(ValueError, match=rf"kept at the steps {first}, .*, {last}, got 7"):
+        models.trained("positions", 7)
+    with pytest.raises(ValueError, match=r"name must be one of .*positions.*, got 'whale'"):
+        models.trained("whale")

@@ -14,12 +14,15 @@ FOLDER = Path(__file__).resolve().parent.parent / "src/attncore/data/trained"
 
 def keep(
     name: str,
-    kind: str,
+    kind: str | None,
     given: Sequence[Any],
     named: Mapping[str, Any],
     states: Mapping[int, Mapping[str, Any]],
 ) -> Path:
     """Write a model of class `kind`, made with `given` and `named`, at each step in `states`.
+
+    `kind` is None for models that a page of the book defines; the name of each, and a dot, are
+    then put before its parameters' names.
 
     The parameters are rounded to 16 bits: :func:`attncore.models.trained` reads them.
     """

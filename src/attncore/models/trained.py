@@ -15,6 +15,7 @@ from attncore.models.vision import VisionTransformer
 
 TRAINED: tuple[str, ...] = (
     "marked",
+    "positions",
     "previous",
     "summary",
     "translator",
@@ -46,7 +47,8 @@ def trained(name: str, step: int | None = None, dtype: Any = np.float64) -> Any:
     -------
     Module
         A model of :mod:`attncore.models`; ``load_state_dict`` of the same class in
-        :mod:`attncore.nn` takes its ``state_dict`` over.
+        :mod:`attncore.nn` takes its ``state_dict`` over. If a page of the book defines the
+        models of an experiment: for each of them a dictionary of its parameters, by name.
 
     Raises
     ------
@@ -62,9 +64,16 @@ def trained(name: str, step: int | None = None, dtype: Any = np.float64) -> Any:
     if at not in recipe["steps"]:
         known = ", ".join(map(str, recipe["steps"]))
         raise ValueError(f"{name} was kept at the steps {known}, got {step}")
-    model = KINDS[recipe["class"]](*recipe["given"], **recipe["named"], dtype=dtype, rng=0)
     n = recipe["steps"].index(at)
-    model.load_state_dict({key: array[n] for key, array in kept.items()})
+    parameters = {key: array[n].astype(dtype) for key, array in kept.items()}
+    if recipe["class"] is None:
+        models: dict[str, dict[str, np.ndarray]] = {}
+        for key, array in parameters.items():
+            name, parameter = key.split(".", 1)
+            models.setdefault(name, {})[parameter] = array
+        return models
+    model = KINDS[recipe["class"]](*recipe["given"], **recipe["named"], dtype=dtype, rng=0)
+    model.load_state_dict(parameters)
     return model
 
 
