@@ -120,11 +120,11 @@ def test_every_promised_python_can_install_the_pins():
 
 
 def test_a_version_that_refuses_a_promised_python_is_named(monkeypatch):
-    class Picky:
-        metadata = {"Name": "picky", "Requires-Python": ">=3.11.5"}  # noqa: RUF012
-        version = "4.1"
-
-    monkeypatch.setattr(unfit_pins, "distributions", lambda: [Picky])
+    picky = SimpleNamespace(
+        metadata={"Name": "picky", "Requires-Python": ">=3.11.5"}, version="4.1"
+    )
+    silent = SimpleNamespace(metadata={"Name": "silent"}, version="1")
+    monkeypatch.setattr(unfit_pins, "distributions", lambda: [picky, silent])
 
     assert unfit_pins.unfit() == ["picky==4.1  (needs Python >=3.11.5)"]
 

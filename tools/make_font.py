@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FONT = ROOT / "book/_static/chinese.woff"
 PACKAGE = "@fontsource/noto-sans-sc@5.3.0"
 TARBALL = "05a7abac78a6cac4bd1361e7b24c680ee820fcc2f22cf5cc92673f4cd12771c5"
+LICENCE = "This font is licensed under the SIL Open Font License"
 MEMBER = "package/files/noto-sans-sc-chinese-simplified-400-normal.woff"
 
 
@@ -49,6 +50,9 @@ def main() -> None:
     part = subset.Subsetter(options)
     part.populate(text="".join(sorted(used())))
     part.subset(font)
+    names = {0: "(c) Google Inc.", 13: f"{LICENCE}, Version 1.1", 14: "https://openfontlicense.org"}
+    for number, text in names.items():
+        font["name"].setName(text, number, 3, 1, 0x409)
     subset.save_font(font, FONT, options)
     print(f"{FONT}: {len(used())} characters, {FONT.stat().st_size / 1e3:.1f} kB")
 

@@ -28,7 +28,7 @@ from attncore.models import trained
 from attncore.nn import Translator, fit
 
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sept", "Oct", "Nov", "Dec"]
-KEPT = {"translator": [50, 100, 150, 200, 250, 300, 1500], "summary": [300, 1500]}
+KEPT = {"translator": [50, 200, 300, 1500], "summary": [300, 1500]}
 LAST = 1500
 TEST = 300  # pairs: the first ones
 

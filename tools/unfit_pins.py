@@ -18,7 +18,7 @@ def unfit() -> list[str]:
     promised = [r for r in RELEASES if r in SpecifierSet(project["requires-python"])]
     found = []
     for distribution in distributions():
-        needs = distribution.metadata["Requires-Python"] or ""
+        needs = distribution.metadata.get("Requires-Python") or ""
         if any(release not in SpecifierSet(needs) for release in promised):
             name, version = distribution.metadata["Name"], distribution.version
             found.append(f"{name}=={version}  (needs Python {needs})")
