@@ -11,14 +11,17 @@ import numpy as np
 from attncore.base.arrays import (
     Array,
     cast,
+    check_dense,
     check_device,
     check_fits,
     check_mask,
+    check_readable,
     check_real,
     dtype_name,
     is_bool,
     is_tensor,
     namespace,
+    read_array,
     shape_of,
 )
 from attncore.base.integers import check_integer
@@ -118,12 +121,14 @@ def check_lengths(lengths: Array, Tk: int) -> Array:
             "lengths is empty and so has no dtype: give one integer per sequence, or "
             "np.zeros(0, dtype=int) for no sequences"
         )
-    if not is_tensor(lengths):
-        lengths = np.asarray(lengths)
+    lengths = read_array(xp, "lengths", lengths)
+    check_dense("lengths", lengths)
     if is_bool(lengths) or not dtype_name(lengths).startswith(("int", "uint")):
         raise TypeError(f"lengths must be integers, got {dtype_name(lengths)}")
     if lengths.ndim != 1:
         raise ValueError(f"lengths must be (B,), got {tuple(lengths.shape)}")
+    if not is_traced():
+        check_readable("lengths", lengths)
     # In their own dtype they might be no match for Tk (uint8), or for `<` at all (uint16).
     # A uint64 beyond int64 becomes negative, which is refused too.
     counts = cast(xp, lengths, xp.int64)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore.base.tracing import is_symbol
+from attncore.base.tracing import is_symbol, known
 
 
 def check_window(window: int) -> int:
@@ -48,6 +48,16 @@ def check_length(name: str, value: object) -> int:
     if value < 0:
         raise ValueError(f"{name} must not be negative, got {value}")
     return value
+
+
+def check_product(**sizes: int) -> None:
+    """Raise if no memory could hold an array of these sizes."""
+    numbers = 1
+    for size in sizes.values():  # torch.compile cannot follow math.prod here
+        numbers = numbers * size
+    if known(numbers >= 2**59):
+        found = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+        raise ValueError(f"an array of {found} would have 2**59 numbers or more: too many")
 
 
 def check_axes(shape: object, axes: str) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from attncore.base.checks import (
     check_values,
 )
 from attncore.base.integers import check_window
+from attncore.base.settings import check_choice, check_flag
 from attncore.core.fused import fits_at_once, fused, why_not
 from attncore.core.padding import by_length, real_keys, slices_pay
 from attncore.core.reference import allowed, blocked, reference, weights
@@ -110,15 +111,17 @@ def attention(
     """
     if (
         mask is bias is window is scale is lengths is None
+        and type(backend) is str
         and backend == "auto"
+        and (causal is False or causal is True)
         and fits_at_once(q, k, v, causal)
     ):
         kernel = sys.modules["torch"].nn.functional.scaled_dot_product_attention
         if causal and q.shape[2] != 1:  # a single query is the last: it has no future
             return kernel(q, k, v, is_causal=True)
         return kernel(q, k, v)
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_choice("backend", backend, BACKENDS)
+    causal = check_flag("causal", causal)
     xp, q, k, v = as_floats(q=q, k=k, v=v)
     check_queries_and_keys(q, k)
     check_values(k, v)
@@ -186,6 +189,7 @@ def attention_weights(
            [0.5 , 0.5 , 0.  ],
            [0.33, 0.33, 0.33]])
     """
+    causal = check_flag("causal", causal)
     xp, q, k = as_floats(q=q, k=k)
     check_queries_and_keys(q, k)
     scale = check_scale(scale, q)

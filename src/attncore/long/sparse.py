@@ -10,7 +10,8 @@ import numpy as np
 from attncore import masks
 from attncore.base.arrays import Array, as_floats, cast, shape_of, wide
 from attncore.base.checks import check_queries_and_keys, check_scale, check_values
-from attncore.base.integers import check_window
+from attncore.base.integers import check_length, check_window
+from attncore.base.settings import check_flag
 from attncore.base.tracing import is_traced
 from attncore.core.fused import fused
 from attncore.core.reference import fold, mix, nothing, reference
@@ -94,6 +95,7 @@ def sparse_attention(
     xp, q, k, v = as_floats(q=q, k=k, v=v)
     check_queries_and_keys(q, k)
     check_values(k, v)
+    causal = check_flag("causal", causal)
     scale = check_scale(scale, q)
     T = k.shape[-2]
     if q.shape[-2] != T:
@@ -104,6 +106,7 @@ def sparse_attention(
     before = min(check_window(window) - 1 if causal else half_of(window), T)
     after = 0 if causal else before
     tokens = check_tokens(global_tokens, T)
+    random_keys = check_length("random_keys", random_keys)
     if is_traced():  # NumPy, which cuts the blocks, cannot be recorded
         if causal:
             mask = masks.window(T, size=window, like=q)
@@ -114,7 +117,7 @@ def sparse_attention(
             mask = mask | masks.random_keys(T, count=random_keys, seed=seed, like=q)
         return fused(xp, q, k, v, mask, causal, None, None, scale)
     everywhere = np.array(tokens, dtype=np.int64)
-    drawn = draw(T, T, random_keys, seed)
+    drawn = draw(T, T, random_keys, seed, "random_keys")
     if T == 0:
         return cast(xp, nothing(xp, q, v), q.dtype)
     lifted = q.ndim == 2

@@ -9,6 +9,7 @@ from attncore import masks
 from attncore.base.arrays import Array, as_floats, cast, wide
 from attncore.base.checks import check_queries_and_keys, check_scale, check_values
 from attncore.base.integers import check_sizes, check_window
+from attncore.base.settings import check_flag
 from attncore.base.tracing import varies
 from attncore.core.blocks import spans
 from attncore.core.fused import fused
@@ -72,6 +73,7 @@ def streaming_attention(
     xp, q, k, v = as_floats(q=q, k=k, v=v)
     check_queries_and_keys(q, k)
     check_values(k, v)
+    causal = check_flag("causal", causal)
     check_sizes(block=block)
     scale = check_scale(scale, q)
     if window is not None:

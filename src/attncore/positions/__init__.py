@@ -27,7 +27,8 @@ from attncore.base.arrays import (
     wide,
     widest,
 )
-from attncore.base.integers import check_integer, check_length
+from attncore.base.integers import check_integer, check_length, check_product
+from attncore.base.settings import check_choice, check_positive
 from attncore.positions.relative import alibi, distances, skew, t5_bucket, xl_bias
 
 __all__ = ["alibi", "distances", "rope", "sinusoidal", "skew", "t5_bucket", "xl_bias"]
@@ -77,8 +78,11 @@ def sinusoidal(positions: Array, D: int, *, base: float = 10000.0) -> Array:
     """
     _check_waves(check_integer("D", D), base)
     if isinstance(positions, (int, float, np.number)):  # 3.0 would be one place, 3 is three
-        positions = np.arange(check_length("T", positions))
+        T = check_length("T", positions)
+        check_product(T=T)
+        positions = np.arange(T)
     xp, floats = as_floats(positions=positions)
+    check_product(positions=math.prod(floats.shape), D=D)
     angles = _angles(xp, _exact(xp, positions, floats), D, base)
     waves = xp.stack([xp.sin(angles), xp.cos(angles)], -1)
     return cast(xp, waves.reshape(*floats.shape, D), floats.dtype)
@@ -160,16 +164,14 @@ def rope(x: Array, positions: Array, *, base: float = 10000.0, pairing: str = "h
 
 def check_rope(D: int, base: float, pairing: str) -> None:
     """Raise unless features of width D can be turned."""
-    if pairing not in PAIRINGS:
-        raise ValueError(f"pairing must be one of {', '.join(PAIRINGS)}, got {pairing!r}")
+    check_choice("pairing", pairing, PAIRINGS)
     _check_waves(D, base)
 
 
 def _check_waves(D: int, base: float) -> None:
     if D < 1 or D % 2:
         raise ValueError(f"D must be even and positive, got {D}")
-    if not 0 < base < math.inf:
-        raise ValueError(f"base must be positive and finite, got {base}")
+    check_positive("base", base)
 
 
 def _exact(xp: Any, positions: Array, like: Array) -> Array:
