@@ -22,6 +22,7 @@ import torch
 
 import attncore as ac
 from attncore import plot
+from attncore.exercises import EXERCISES, check, verdict
 
 SOURCE = str(Path(ac.__file__).parent)
 REFUSED = object()  # nothing sensible could be meant
@@ -240,6 +241,8 @@ CALLS = {
         {"ax": plt.figure().subplots()},
     ),
     "plot.alt_text": (plot.alt_text, {"drawn": plot.heatmap(np.eye(2))}),
+    "plot.to_numpy": (plot.to_numpy, {"array": numbers(2, 3)}),
+    "exercises.check": (lambda number: check(number, None), {"number": "1.1"}),
     "cost.Sizes": (ac.cost.Sizes, {f: getattr(SIZES, f) for f in SIZES.__dataclass_fields__}),
     "cost.params": (ac.cost.params, {"sizes": SIZES}),
     "cost.params_by_part": (ac.cost.params_by_part, {"sizes": SIZES}),
@@ -271,6 +274,7 @@ ACCEPTED = {
     ("masks.combine", "other"): {"None"},
     ("images.patches", "images"): OF_ANY_DTYPE,
     ("images.from_patches", "rows"): OF_ANY_DTYPE,
+    ("plot.to_numpy", "array"): {"True", "flags"},  # 1 and 0
     ("plot.heatmap", "digits"): {"None"},  # no numbers in the cells
     ("plot.heatmap", "queries"): {"two strings", "a list of lists of two lengths"},
     ("plot.heatmap on axes", "ax"): {"None"},  # new axes
@@ -290,6 +294,7 @@ ALIASES = {
     "length": "crop to",
     "lengths": "length",
     "name": "speeds",
+    "number": "exercise",
     "other": "mask(s| 1)",
     "positions": "T",
     "rows": "row",
@@ -307,7 +312,6 @@ ELSEWHERE = {
     "data.digits": NO_ARGUMENTS,
     "data.photograph": NO_ARGUMENTS,
     "plot.style": NO_ARGUMENTS,
-    "plot.to_numpy": "the exercises, which it is for, tell readers themselves",
 }
 
 MODULES = (
@@ -363,7 +367,10 @@ def bad_numbers(good):
     yield "minus infinity", -math.inf, REFUSED
     yield "NumPy's NaN", np.float32(math.nan), REFUSED
     yield "an enormous integer", 2**70, ANYTHING
+    yield "an integer no float can hold", 10**400, ANYTHING
     yield "a negative integer", -(2**70), REFUSED
+    yield "a duration", np.timedelta64(2, "s"), REFUSED  # to NumPy, an integer
+    yield "a duration in nanoseconds", np.timedelta64(2, "ns"), REFUSED
     yield "a string of digits", str(good), REFUSED
     yield "a list of one", [good], good
     yield "an array of one", np.array([good]), good
@@ -566,6 +573,24 @@ def test_wrong_tensors_are_refused_in_our_words_or_understood(name, argument):
     found = troubles(name, arguments, argument, bad_tensors(arguments[argument]))
 
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_no_answer_to_an_exercise_is_an_error(number):
+    good = numbers(2, 3)
+    for words, bad, _ in [*bad_values(good), *bad_numbers(2.5), *bad_tensors(torch.tensor(good))]:
+        for answer in (bad, lambda *_, bad=bad: bad):
+            told = verdict(EXERCISES[number], answer)
+
+            assert told.startswith("not yet: "), words
+            assert "\n" not in told, words
+
+
+@pytest.mark.parametrize("text", ["43.666666666666664", b"43.666666666666664"])
+def test_a_number_in_quotes_is_no_answer(text):
+    told = verdict(EXERCISES["1.4"], text)
+
+    assert told == f"not yet: a number or an array is wanted, not a {type(text).__name__}."
 
 
 @pytest.mark.parametrize("name", CALLS)

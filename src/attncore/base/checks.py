@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from attncore.base.arrays import (
     shape_of,
 )
 from attncore.base.integers import check_integer
+from attncore.base.settings import check_number
 from attncore.base.tracing import holds, is_traced
 
 
@@ -87,9 +87,7 @@ def check_scale(scale: float | Array | None, q: Array) -> float | Array:
                 check_device(scale=array, q=q)
             return array.reshape(())
         scale = array.item()
-    if isinstance(scale, bool) or not isinstance(scale, Real):
-        raise TypeError(f"scale must be a number, got {type(scale).__name__}")
-    number = float(scale)
+    number = check_number("scale", scale)
     if not -math.inf < number < math.inf:  # unlike math.isfinite, torch.compile can trace this
         raise ValueError(f"scale must be finite, got {scale}")
     return number

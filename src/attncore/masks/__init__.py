@@ -160,6 +160,7 @@ def padding(lengths: Array, Tk: int) -> Array:
            [1, 1, 1, 0]])
     """
     Tk = check_length("Tk", Tk)
+    check_product(Tk=Tk)
     counts = check_lengths(lengths, Tk)
     check_product(B=counts.shape[0], Tk=Tk)
     return padding_mask(counts, Tk)

@@ -172,7 +172,7 @@ def half_of(size: int) -> int:
 
 def check_tokens(tokens: Iterable[int], Tk: int) -> list[int]:
     """Return the positions of global tokens, each once and in order."""
-    if not isinstance(tokens, Iterable):
+    if not isinstance(tokens, Iterable) or getattr(tokens, "ndim", 1) == 0:
         raise TypeError(
             f"global tokens must be a list of positions, got {type(tokens).__name__}: "
             "write [0] for the first"

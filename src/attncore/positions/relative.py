@@ -178,6 +178,8 @@ def t5_bucket(
     n = buckets if causal else buckets // 2
     m = n // 2
     max_distance = check_least("max_distance", max_distance, m + 1)
+    if max_distance >= 2**63:
+        raise ValueError(f"max_distance must be below 2**63, as distances are, got {max_distance}")
     xp: Any = namespace(distance=distance)
     bare = not hasattr(distance, "dtype")
     distance = read_array(xp, "distance", distance)
@@ -186,8 +188,7 @@ def t5_bucket(
     check_dense("distance", distance)
     if dtype_name(distance) not in INTEGERS:
         raise TypeError(f"distances must be integers below 2**63, got {dtype_name(distance)}")
-    farthest = min(max_distance, 2**63 - 1)  # no distance is larger
-    distance = xp.clip(cast(xp, distance, xp.int64), -farthest, farthest)
+    distance = xp.clip(cast(xp, distance, xp.int64), -max_distance, max_distance)
     # Where each bucket but the first begins. In whole numbers, for a logarithm can fall on
     # either side of a bound that is met exactly, as at 16 for 32 buckets in two directions.
     starts = list(range(1, m + 1))
@@ -196,7 +197,6 @@ def t5_bucket(
         while d ** (n - m) < m ** (n - m - step) * max_distance**step:
             d += 1
         starts.append(d)
-    starts = [d for d in starts if d <= farthest]
     where = {"device": distance.device} if is_tensor(distance) else {}
     edges = xp.asarray(starts, **where)
     past = xp.where(distance > 0, distance, 0) if causal else abs(distance)
