@@ -593,6 +593,15 @@ def test_a_number_in_quotes_is_no_answer(text):
     assert told == f"not yet: a number or an array is wanted, not a {type(text).__name__}."
 
 
+def test_labels_that_cannot_be_read_are_refused_in_our_words():
+    for words, bad, _ in bad_tensors(torch.arange(5.0)):
+        if words not in ("a learned parameter", "16 bits", "a conjugate's imaginary part"):
+            with pytest.raises((TypeError, ValueError), match=r"^keys ") as caught:
+                plot.strip(LINE, LINE, v, keys=bad)
+            assert raised_by_us(caught.value), words
+        plt.close("all")
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_the_rows_themselves_are_right(name):
     function, arguments = CALLS[name]

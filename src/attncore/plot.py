@@ -343,8 +343,9 @@ def _labels(name: str, labels: Sequence[str] | None, count: int) -> list[str]:
     if labels is None:
         return [str(i) for i in range(count)]
     if getattr(labels, "ndim", 0) == 1:
-        check_dense(name, labels)
-        check_readable(name, labels)
+        if is_tensor(labels):
+            check_real(name, labels)
+            check_readable(name, labels)
         labels = labels.tolist()  # type: ignore[attr-defined]  # a NumPy 1 prints as np.int64(1)
     if not isinstance(labels, Sequence):
         raise TypeError(f"{name} must be a list of labels, got {type(labels).__name__}")
