@@ -12,6 +12,7 @@ import math
 import re
 import sys
 import warnings
+from functools import partial, wraps
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,6 +22,7 @@ import torch
 
 import attncore as ac
 from attncore import plot
+from attncore.exercises import EXERCISES, check, verdict
 
 SOURCE = str(Path(ac.__file__).parent)
 REFUSED = object()  # nothing sensible could be meant
@@ -38,7 +40,153 @@ LINE = np.linspace(0, 1, 5)
 SIZES = ac.cost.MODELS["GPT-2 small"]
 COUNTED = {"batch": 2, "number_bytes": 4}
 
+QKV = {"q": q, "k": k, "v": v}
+SQUARE = {"q": numbers(5, 4), "k": k, "v": v}
+BATCH = {"q": numbers(2, 4, 3, 4), "k": numbers(2, 2, 5, 4), "v": numbers(2, 2, 5, 2)}
+ALIKE = {"q": numbers(2, 4, 5, 4), "k": numbers(2, 4, 5, 4), "v": numbers(2, 4, 5, 2)}
+LENGTHS = np.array([2, 5])
+TERMS = {"mask": MASK, "bias": numbers(3, 5), "scale": 0.5}
+LIKE = numbers(2)
+ROOM = {"batch": 2, "kv_heads": 2, "capacity": 8, "head_dim": 4, "value_dim": 2}
+
+
+def filled(kind, like, **options):
+    """Return a cache of the library of `like` that holds five tokens."""
+    cache = kind(**ROOM, like=like, **options)
+    new = [x if isinstance(like, np.ndarray) else torch.from_numpy(x) for x in BATCH.values()]
+    cache.append(*new[1:])
+    return cache
+
+
+def append(kind, like=None, k=None, v=None, **options):
+    return kind(**ROOM, like=like, **options).append(k, v)
+
+
+def cropped(kind, like, length):
+    cache = filled(kind, like)
+    cache.crop(length)
+    return cache.length
+
+
+def selected(kind, like, rows):
+    cache = filled(kind, like)
+    cache.select(rows)
+    new = np.ones((2, 2, 1, 4))
+    k, v = (new, new[..., :2]) if like is LIKE else map(torch.from_numpy, (new, new[..., :2]))
+    return cache.append(k, v)
+
+
+def static_mask(n, window=None):
+    return filled(ac.StaticKVCache, torch.zeros(2, dtype=torch.float64)).mask(n, window=window)
+
+
 CALLS = {
+    "attention": (
+        ac.attention,
+        {**QKV, **TERMS, "causal": True, "window": 3, "backend": "reference"},
+    ),
+    "attention of a batch": (ac.attention, {**BATCH, "lengths": LENGTHS, "causal": True}),
+    "attention as torch has it": (ac.attention, {**ALIKE, "causal": True, "backend": "auto"}),
+    "attention_weights": (
+        ac.attention_weights,
+        {"q": q, "k": k, **TERMS, "causal": False, "window": 3},
+    ),
+    "attention_weights of a batch": (
+        ac.attention_weights,
+        {"q": BATCH["q"], "k": BATCH["k"], "lengths": LENGTHS},
+    ),
+    "streaming_attention": (
+        ac.streaming_attention,
+        {**QKV, "causal": True, "window": 3, "scale": 0.5, "block": 2},
+    ),
+    "sparse_attention": (
+        ac.sparse_attention,
+        {
+            **SQUARE,
+            "window": 3,
+            "global_tokens": [0, 2],
+            "random_keys": 1,
+            "seed": 7,
+            "causal": True,
+            "scale": 0.5,
+        },
+    ),
+    "linear_attention": (ac.linear_attention, {**SQUARE, "causal": True, "block": 2}),
+    "masks.causal": (ac.masks.causal, {"Tq": 3, "Tk": 5, "window": 2, "like": LIKE}),
+    "masks.window": (ac.masks.window, {"Tq": 3, "Tk": 5, "size": 2, "like": LIKE}),
+    "masks.symmetric_window": (
+        ac.masks.symmetric_window,
+        {"Tq": 3, "Tk": 5, "size": 3, "like": LIKE},
+    ),
+    "masks.global_tokens": (
+        ac.masks.global_tokens,
+        {"Tq": 3, "Tk": 5, "tokens": [0, 2], "like": LIKE},
+    ),
+    "masks.random_keys": (
+        ac.masks.random_keys,
+        {"Tq": 3, "Tk": 5, "count": 2, "seed": 7, "like": LIKE},
+    ),
+    "masks.padding": (ac.masks.padding, {"lengths": LENGTHS, "Tk": 5}),
+    "masks.combine": (
+        lambda first, other: ac.masks.combine(first, other),
+        {"first": MASK, "other": ~MASK},
+    ),
+    "positions.sinusoidal": (
+        ac.positions.sinusoidal,
+        {"positions": np.arange(3), "D": 4, "base": 100.0},
+    ),
+    "positions.rope": (
+        ac.positions.rope,
+        {"x": q, "positions": np.arange(3), "base": 100.0, "pairing": "half"},
+    ),
+    "positions.distances": (ac.positions.distances, {"Tq": 3, "Tk": 5, "like": LIKE}),
+    "positions.alibi": (ac.positions.alibi, {"H": 3, "Tq": 3, "Tk": 5, "like": LIKE}),
+    "positions.t5_bucket": (
+        ac.positions.t5_bucket,
+        {"distance": np.arange(12), "buckets": 8, "max_distance": 20, "causal": False},
+    ),
+    "positions.skew": (ac.positions.skew, {"by_distance": numbers(3, 7)}),
+    "positions.xl_bias": (
+        ac.positions.xl_bias,
+        {
+            "q": q,
+            "k": k,
+            "r": numbers(7, 4),
+            "content_bias": numbers(4),
+            "position_bias": numbers(4),
+        },
+    ),
+    "KVCache": (
+        wraps(ac.KVCache)(lambda **options: ac.KVCache(**options).slots),
+        {**ROOM, "window": 3, "like": LIKE},
+    ),
+    "StaticKVCache": (
+        wraps(ac.StaticKVCache)(lambda **options: ac.StaticKVCache(**options).slots),
+        {**ROOM, "like": torch.zeros(2)},
+    ),
+    "KVCache.append": (
+        partial(append, ac.KVCache),
+        {"like": LIKE, "k": BATCH["k"], "v": BATCH["v"]},
+    ),
+    "KVCache.append in a ring": (
+        partial(append, ac.KVCache, window=3),
+        {"like": LIKE, "k": BATCH["k"], "v": BATCH["v"]},
+    ),
+    "StaticKVCache.append": (
+        partial(append, ac.StaticKVCache, torch.zeros(2, dtype=torch.float64)),
+        {name: torch.from_numpy(BATCH[name]) for name in "kv"},
+    ),
+    "KVCache.crop": (partial(cropped, ac.KVCache, LIKE), {"length": 3}),
+    "StaticKVCache.crop": (
+        partial(cropped, ac.StaticKVCache, torch.zeros(2, dtype=torch.float64)),
+        {"length": 3},
+    ),
+    "KVCache.select": (partial(selected, ac.KVCache, LIKE), {"rows": np.array([1, 0])}),
+    "StaticKVCache.select": (
+        partial(selected, ac.StaticKVCache, torch.zeros(2, dtype=torch.float64)),
+        {"rows": torch.tensor([1, 0])},
+    ),
+    "StaticKVCache.mask": (static_mask, {"n": 2, "window": 3}),
     "softmax": (ac.softmax, {"scores": numbers(3, 5), "mask": MASK, "temperature": 2.0, "axis": 1}),
     "kernel_weights": (
         ac.kernel_weights,
@@ -93,6 +241,8 @@ CALLS = {
         {"ax": plt.figure().subplots()},
     ),
     "plot.alt_text": (plot.alt_text, {"drawn": plot.heatmap(np.eye(2))}),
+    "plot.to_numpy": (plot.to_numpy, {"array": numbers(2, 3)}),
+    "exercises.check": (lambda number: check(number, None), {"number": "1.1"}),
     "cost.Sizes": (ac.cost.Sizes, {f: getattr(SIZES, f) for f in SIZES.__dataclass_fields__}),
     "cost.params": (ac.cost.params, {"sizes": SIZES}),
     "cost.params_by_part": (ac.cost.params_by_part, {"sizes": SIZES}),
@@ -115,35 +265,59 @@ OF_ANY_DTYPE = {
     "8 other bits", "8 bits of exponent", "quantized numbers",
 }  # fmt: skip
 ACCEPTED = {
+    ("attention", "scale"): {"a negative integer"},
+    ("attention_weights", "scale"): {"a negative integer"},
+    ("sparse_attention", "scale"): {"a negative integer"},
+    ("streaming_attention", "scale"): {"a negative integer"},
+    ("sparse_attention", "global_tokens"): {"an empty list"},
+    ("masks.global_tokens", "tokens"): {"an empty list"},
+    ("masks.combine", "first"): {"None"},
+    ("masks.combine", "other"): {"None"},
     ("images.patches", "images"): OF_ANY_DTYPE,
     ("images.from_patches", "rows"): OF_ANY_DTYPE,
+    ("plot.to_numpy", "array"): {"True", "flags"},  # 1 and 0
     ("plot.heatmap", "digits"): {"None"},  # no numbers in the cells
     ("plot.heatmap", "queries"): {"two strings", "a list of lists of two lengths"},
     ("plot.heatmap on axes", "ax"): {"None"},  # new axes
 }
 """What is no mistake for this argument: what comes of it is not looked at."""
+for row, (_, arguments) in CALLS.items():  # of `like` only the library and the device are asked
+    if "like" in arguments and "KVCache" not in row:
+        ACCEPTED[row, "like"] = OF_ANY_DTYPE | {
+            "an array of complex numbers", "an array of objects", "a masked array",
+            "a sparse tensor",
+        }  # fmt: skip
 
-ALIASES = {"sentence": "maps", "name": "speeds"}  # how a message calls an argument
+ALIASES = {
+    "distance": "distances",
+    "first": "mask(s| 0)",
+    "global_tokens": "global tokens?",
+    "length": "crop to",
+    "lengths": "length",
+    "name": "speeds",
+    "number": "exercise",
+    "other": "mask(s| 1)",
+    "positions": "T",
+    "rows": "row",
+    "sentence": "maps",
+    "size": "window",
+    "tokens": "global tokens?",
+    "x": "D",
+}
+"""How a message calls an argument, if not by its name."""
 
 NO_ARGUMENTS = "it takes no arguments"
-LATER = "its rows are not written yet"
 ELSEWHERE = {
-    "KVCache": LATER,
-    "StaticKVCache": LATER,
-    "attention": LATER,
-    "attention_weights": LATER,
-    "linear_attention": LATER,
-    "sparse_attention": LATER,
-    "streaming_attention": LATER,
     "data.motorcycle": NO_ARGUMENTS,
     "data.moby_dick": NO_ARGUMENTS,
     "data.digits": NO_ARGUMENTS,
     "data.photograph": NO_ARGUMENTS,
     "plot.style": NO_ARGUMENTS,
-    "plot.to_numpy": "the exercises, which it is for, tell readers themselves",
 }
 
-MODULES = ("cost", "data", "images", "kernels", "plot", "sampling", "scores")
+MODULES = (
+    "cost", "data", "images", "kernels", "masks", "plot", "positions", "sampling", "scores",
+)  # fmt: skip
 """The public modules, each of whose public functions and classes has a row, like those of ac."""
 
 
@@ -194,7 +368,10 @@ def bad_numbers(good):
     yield "minus infinity", -math.inf, REFUSED
     yield "NumPy's NaN", np.float32(math.nan), REFUSED
     yield "an enormous integer", 2**70, ANYTHING
+    yield "an integer no float can hold", 10**400, ANYTHING
     yield "a negative integer", -(2**70), REFUSED
+    yield "a duration", np.timedelta64(2, "s"), REFUSED  # to NumPy, an integer
+    yield "a duration in nanoseconds", np.timedelta64(2, "ns"), REFUSED
     yield "a string of digits", str(good), REFUSED
     yield "a list of one", [good], good
     yield "an array of one", np.array([good]), good
@@ -337,8 +514,9 @@ def trouble(function, arguments, name, bad, plain):
         if not raised_by_us(error):
             return f"not ours: {type(error).__name__}: {error}"
         # Where two shapes do not fit together, either may be named.
-        names = arguments if plain is ANYTHING else (name, ALIASES.get(name, name))
-        if not re.search(rf"\b({'|'.join(names)})\b", str(error)):
+        names = arguments if plain is ANYTHING else [name]
+        called = "|".join([*names, *(ALIASES[n] for n in names if n in ALIASES)])
+        if not re.search(rf"\b({called})\b", str(error)):
             return f"does not name {name}: {error}"
         return None
     except Exception as error:  # whatever comes is to be reported beside the others
@@ -396,6 +574,33 @@ def test_wrong_tensors_are_refused_in_our_words_or_understood(name, argument):
     found = troubles(name, arguments, argument, bad_tensors(arguments[argument]))
 
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_no_answer_to_an_exercise_is_an_error(number):
+    good = numbers(2, 3)
+    for words, bad, _ in [*bad_values(good), *bad_numbers(2.5), *bad_tensors(torch.tensor(good))]:
+        for answer in (bad, lambda *_, bad=bad: bad):
+            told = verdict(EXERCISES[number], answer)
+
+            assert told.startswith("not yet: "), words
+            assert "\n" not in told, words
+
+
+@pytest.mark.parametrize("text", ["43.666666666666664", b"43.666666666666664"])
+def test_a_number_in_quotes_is_no_answer(text):
+    told = verdict(EXERCISES["1.4"], text)
+
+    assert told == f"not yet: a number or an array is wanted, not a {type(text).__name__}."
+
+
+def test_labels_that_cannot_be_read_are_refused_in_our_words():
+    for words, bad, _ in bad_tensors(torch.arange(5.0)):
+        if words not in ("a learned parameter", "16 bits", "a conjugate's imaginary part"):
+            with pytest.raises((TypeError, ValueError), match=r"^keys ") as caught:
+                plot.strip(LINE, LINE, v, keys=bad)
+            assert raised_by_us(caught.value), words
+        plt.close("all")
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -259,7 +259,7 @@ def test_inputs_keep_their_bits():
         ({"window": 3.0}, TypeError, "window must be an integer"),
         ({"global_tokens": [9]}, ValueError, "a global token must lie in 0 to 8, got 9"),
         ({"global_tokens": 3}, TypeError, "global tokens must be a list of positions, got int"),
-        ({"random_keys": 10}, ValueError, "count must be at most the number of keys, 9"),
+        ({"random_keys": 10}, ValueError, "random_keys must be at most the number of keys, 9"),
         ({"seed": -1}, ValueError, "seed must not be negative"),
         ({"scale": np.nan}, ValueError, "scale must be finite"),
         ({"q": np.ones((2, 3, 5, 7))}, ValueError, "must be equally many: q .2, 3, 5, 7.*KVCache"),

@@ -17,9 +17,14 @@ import numpy as np
 from attncore.base.arrays import (
     Array,
     as_floats,
+    check_dense,
     check_readable,
+    check_real,
+    dtype_name,
+    is_bool,
     is_tensor,
     namespace,
+    read_array,
     shape_of,
 )
 from attncore.base.integers import check_integer
@@ -288,6 +293,16 @@ def alt_text(drawn: Axes | Figure) -> str:
 def to_numpy(array: Array) -> np.ndarray:
     """Return a float64 NumPy copy of an array, a tensor on any device, or a list."""
     namespace(array=array)  # refuses a masked array
+    array = read_array(np, "array", array)
+    if dtype_name(array) == "object":  # such as fractions
+        try:
+            return np.array([float(x) for x in array.flat]).reshape(array.shape)
+        except Exception as error:  # a foreign object may answer with anything
+            raise TypeError(f"array must hold real numbers: {error}") from error
+    check_dense("array", array)
+    if not is_bool(array):
+        check_real("array", array)
+    check_readable("array", array)
     if is_tensor(array):
         array = array.detach().cpu().double().resolve_neg().numpy()
     return np.array(array, dtype=np.float64)
@@ -328,6 +343,9 @@ def _labels(name: str, labels: Sequence[str] | None, count: int) -> list[str]:
     if labels is None:
         return [str(i) for i in range(count)]
     if getattr(labels, "ndim", 0) == 1:
+        if is_tensor(labels):
+            check_real(name, labels)
+            check_readable(name, labels)
         labels = labels.tolist()  # type: ignore[attr-defined]  # a NumPy 1 prints as np.int64(1)
     if not isinstance(labels, Sequence):
         raise TypeError(f"{name} must be a list of labels, got {type(labels).__name__}")

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from attncore.base.integers import check_length
+from attncore.base.integers import check_length, check_product
 
 Array: TypeAlias = Any
 """A ``numpy.ndarray`` or a ``torch.Tensor``."""
@@ -49,8 +49,11 @@ def namespace(**named: object) -> Any:
 
 
 def dtype_name(array: Array) -> str:
-    """Return the dtype's bare name, the same for both libraries: 'float32'."""
-    return str(array.dtype).removeprefix("torch.")
+    """Return the dtype's bare name, the same for both libraries and byte orders: 'float32'."""
+    dtype = array.dtype
+    if isinstance(dtype, np.dtype) and not dtype.isnative:
+        dtype = dtype.newbyteorder("=")
+    return str(dtype).removeprefix("torch.")
 
 
 def library_of(like: Array | None) -> tuple[Any, dict[str, Any]]:
@@ -71,6 +74,7 @@ def positions(Tq: int, Tk: int | None, like: Array | None) -> tuple[Array, Array
     """Return the positions of queries `(Tq, 1)`, the last Tq of Tk, and of keys `(1, Tk)`."""
     Tq = check_length("Tq", Tq)
     Tk = Tq if Tk is None else check_length("Tk", Tk)
+    check_product(Tq=Tq, Tk=Tk)
     xp, where = library_of(like)
     return xp.arange(Tk - Tq, Tk, **where)[:, None], xp.arange(Tk, **where)[None, :]
 
@@ -193,17 +197,22 @@ def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
     return all(have == 1 or have == want for have, want in zip(shape, aligned, strict=True))
 
 
+def check_boolean(name: str, mask: object, hint: str = "") -> None:
+    """Raise unless `mask` is a dense boolean array."""
+    if not (isinstance(mask, np.ndarray) or is_tensor(mask)) or isinstance(mask, np.matrix):
+        raise TypeError(
+            f"{name} must be a boolean array (True = attend), got {type(mask).__name__}"
+        )
+    if not is_bool(mask):
+        raise TypeError(f"{name} must be boolean (True = attend), got {dtype_name(mask)}{hint}")
+    check_dense(name, mask)
+
+
 def check_mask(xp: Any, mask: object, scores_shape: tuple[int, ...], beside: Array) -> None:
     """Raise unless `mask` is a boolean array of the same library that fits the scores."""
     namespace(mask=mask, scores=beside)
-    if not (isinstance(mask, np.ndarray) or is_tensor(mask)) or isinstance(mask, np.matrix):
-        raise TypeError(f"mask must be a boolean array (True = attend), got {type(mask).__name__}")
-    if not is_bool(mask):
-        raise TypeError(
-            f"mask must be boolean (True = attend), got {dtype_name(mask)}; "
-            "turn 0/1 numbers into mask != 0, and pass additive terms as bias="
-        )
-    check_dense("mask", mask)
+    hint = "; turn 0/1 numbers into mask != 0, and pass additive terms as bias="
+    check_boolean("mask", mask, hint)
     check_fits("mask", mask, scores_shape)
     check_device(mask=mask, scores=beside)
 
@@ -238,22 +247,23 @@ def check_device(**named: Array) -> None:
         raise ValueError(f"tensors must be on one device: {found}; move them with .to(device)")
 
 
-def _as_array(xp: Any, name: str, value: object, device: Any) -> Array:
+def read_array(xp: Any, name: str, value: object, device: Any = None) -> Array:
+    """Return an array or tensor as it is, in this machine's order of bytes, and lists as one."""
     if is_tensor(value):
-        array: Array = value
-    elif xp is np:
-        array = _from_python(np.asarray, name, value)
-    else:
-        array = _from_python(lambda v: xp.as_tensor(v, device=device), name, value)
+        return value
+    try:
+        if xp is not np:
+            return xp.as_tensor(value, device=device)
+        array = np.asarray(value)
+    except Exception as error:  # a foreign object may answer with anything
+        raise TypeError(f"{name} cannot be read as an array of numbers: {error}") from error
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _as_array(xp: Any, name: str, value: object, device: Any) -> Array:
+    array = read_array(xp, name, value, device)
     check_real(name, array)
     return array
-
-
-def _from_python(convert: Any, name: str, value: object) -> Array:
-    try:
-        return convert(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} cannot be read as an array of numbers: {error}") from error
 
 
 def _cast_hint(xp: Any) -> str:

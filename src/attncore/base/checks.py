@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,17 +10,21 @@ import numpy as np
 from attncore.base.arrays import (
     Array,
     cast,
+    check_dense,
     check_device,
     check_fits,
     check_mask,
+    check_readable,
     check_real,
     dtype_name,
     is_bool,
     is_tensor,
     namespace,
+    read_array,
     shape_of,
 )
 from attncore.base.integers import check_integer
+from attncore.base.settings import check_number
 from attncore.base.tracing import holds, is_traced
 
 
@@ -84,9 +87,7 @@ def check_scale(scale: float | Array | None, q: Array) -> float | Array:
                 check_device(scale=array, q=q)
             return array.reshape(())
         scale = array.item()
-    if isinstance(scale, bool) or not isinstance(scale, Real):
-        raise TypeError(f"scale must be a number, got {type(scale).__name__}")
-    number = float(scale)
+    number = check_number("scale", scale)
     if not -math.inf < number < math.inf:  # unlike math.isfinite, torch.compile can trace this
         raise ValueError(f"scale must be finite, got {scale}")
     return number
@@ -118,12 +119,14 @@ def check_lengths(lengths: Array, Tk: int) -> Array:
             "lengths is empty and so has no dtype: give one integer per sequence, or "
             "np.zeros(0, dtype=int) for no sequences"
         )
-    if not is_tensor(lengths):
-        lengths = np.asarray(lengths)
+    lengths = read_array(xp, "lengths", lengths)
+    check_dense("lengths", lengths)
     if is_bool(lengths) or not dtype_name(lengths).startswith(("int", "uint")):
         raise TypeError(f"lengths must be integers, got {dtype_name(lengths)}")
     if lengths.ndim != 1:
         raise ValueError(f"lengths must be (B,), got {tuple(lengths.shape)}")
+    if not is_traced():
+        check_readable("lengths", lengths)
     # In their own dtype they might be no match for Tk (uint8), or for `<` at all (uint16).
     # A uint64 beyond int64 becomes negative, which is refused too.
     counts = cast(xp, lengths, xp.int64)

@@ -55,7 +55,7 @@ def pick_device(prefer: str | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
         device = torch.device(wanted)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{source}{wanted} is no torch device: use cpu, cuda, mps") from error
     here = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}.get(device.type)
     if here is None:

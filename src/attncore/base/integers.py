@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore.base.tracing import is_symbol
+from attncore.base.tracing import is_symbol, known
 
 
 def check_window(window: int) -> int:
@@ -24,7 +24,8 @@ def check_integer(name: str, value: object) -> int:
     """
     if is_symbol(value):
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    duration = isinstance(value, np.timedelta64)  # an integer of NumPy's, with a unit
+    if isinstance(value, bool) or duration or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
     return int(value)
 
@@ -48,6 +49,16 @@ def check_length(name: str, value: object) -> int:
     if value < 0:
         raise ValueError(f"{name} must not be negative, got {value}")
     return value
+
+
+def check_product(**sizes: int) -> None:
+    """Raise if no memory could hold an array of these sizes."""
+    numbers, largest = 1, False
+    for size in sizes.values():  # torch.compile cannot follow math.prod here
+        numbers, largest = numbers * size, largest or known(size >= 2**59)
+    if largest or known(numbers >= 2**59):
+        found = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+        raise ValueError(f"an array of {found} would have 2**59 numbers or more: too many")
 
 
 def check_axes(shape: object, axes: str) -> tuple[Any, ...]:

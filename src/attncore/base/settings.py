@@ -14,7 +14,7 @@ def check_number(name: str, value: Any) -> float:
     """Return `value` as a float; a bool, a string and what has axes are refused."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, (bool, np.timedelta64)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     try:
         return float(value)

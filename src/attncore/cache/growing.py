@@ -9,14 +9,17 @@ import numpy as np
 
 from attncore.base.arrays import (
     Array,
+    check_dense,
     check_device,
+    check_readable,
+    check_real,
     dtype_name,
     is_bool,
     is_tensor,
     namespace,
     shape_of,
 )
-from attncore.base.integers import check_integer, check_sizes, check_window
+from attncore.base.integers import check_integer, check_product, check_sizes, check_window
 
 
 class KVCache:
@@ -89,20 +92,23 @@ class KVCache:
         like: Array | None = None,
     ) -> None:
         value_dim = head_dim if value_dim is None else value_dim
-        check_sizes(
+        batch, kv_heads, capacity, head_dim, value_dim = check_sizes(
             batch=batch,
             kv_heads=kv_heads,
             capacity=capacity,
             head_dim=head_dim,
             value_dim=value_dim,
         )
+        check_product(batch=batch, kv_heads=kv_heads, capacity=capacity, width=head_dim + value_dim)
         self.window = None if window is None else check_window(window)
         if self.window is not None and capacity < self.window:
             raise ValueError(f"capacity ({capacity}) must hold the window ({self.window})")
-        self.slots = int(capacity) if self.window is None else self.window
+        self.slots = capacity if self.window is None else self.window
         """Tokens that can be held: C, or with a window W."""
         if not (like is None or is_tensor(like) or isinstance(like, np.ndarray)):
             raise TypeError(f"like must be an array, got {type(like).__name__}")
+        if like is not None:
+            check_real("like", like)
         xp: Any = np if like is None else namespace(like=like)
         options = {"dtype": np.float64 if like is None else like.dtype}
         if is_tensor(like):
@@ -272,6 +278,8 @@ class KVCache:
         """Tell whether these fit, fast: decoding asks once per layer and token."""
         if not (type(k) is type(v) is type(self._k)):
             return False
+        if self._xp is not np and (k.is_nested or v.is_nested):
+            return False
         B, G, slots, D = self._k.shape
         n = k.shape[2] if k.ndim == 4 else 0
         return (
@@ -299,9 +307,8 @@ class KVCache:
         for name, new, width in (("k", k, D), ("v", v, E)):
             if not (is_tensor(new) or isinstance(new, np.ndarray)):
                 raise TypeError(f"{name} must be an array, got {type(new).__name__}")
-            if is_tensor(new) and (new.is_nested or new.layout != self._k.layout):
-                raise TypeError(f"{name} must be dense, got {new.layout}; use {name}.to_dense()")
-            if new.dtype != self._k.dtype:
+            check_dense(name, new)
+            if dtype_name(new) != dtype_name(self._k):
                 raise TypeError(
                     f"{name} is {dtype_name(new)}, the cache {dtype_name(self._k)}: "
                     "make the cache with like=k"
@@ -322,19 +329,25 @@ class KVCache:
 
 def scalar(name: str, value: Array) -> int:
     """Return an integer, or that of an array or tensor without an axis, as an int."""
-    if (isinstance(value, np.ndarray) or is_tensor(value)) and value.ndim == 0:
-        value = value.item()
+    if isinstance(value, np.ndarray) or is_tensor(value):
+        namespace(**{name: value})  # refuses a masked array
+        check_dense(name, value)
+        check_readable(name, value)
+        value = value.item() if value.ndim == 0 else value
     return check_integer(name, value)
 
 
 def _rows(rows: Array, batch: int) -> list[int]:
     """Return `rows` as ints, each a sequence of the batch."""
     if isinstance(rows, np.ndarray) or is_tensor(rows):
+        namespace(rows=rows)  # refuses a masked array
+        check_dense("rows", rows)
         if is_bool(rows):
             places = "rows.nonzero()[:, 0]" if is_tensor(rows) else "np.flatnonzero(rows)"
             raise TypeError(f"rows must be integers, got bool: name those to keep, {places}")
         if rows.ndim != 1:
             raise ValueError(f"rows must be (B',), got {shape_of(rows)}")
+        check_readable("rows", rows)
         rows = rows.tolist()
     if not isinstance(rows, (list, tuple, range)):
         raise TypeError(f"rows must be a list or an array of integers, got {type(rows).__name__}")

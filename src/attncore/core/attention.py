@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from attncore.base.arrays import Array, cast
+from attncore.base.settings import check_choice
 from attncore.core import fused, padding
 from attncore.core.call import Call, checked
 from attncore.core.reference import blocked, reference, weights, why_not_blocked
@@ -116,12 +117,13 @@ def attention(
     """
     if (
         mask is bias is window is scale is lengths is None
+        and type(backend) is str
         and backend == "auto"
+        and (causal is False or causal is True)
         and fused.fits_at_once(q, k, v, causal)
     ):
         return fused.at_once(q, k, v, causal)
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_choice("backend", backend, BACKENDS)
     call = checked(q, k, v, mask, causal, window, bias, scale, lengths)
     hindrance = ""
     for route in ROUTES:

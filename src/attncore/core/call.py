@@ -17,6 +17,7 @@ from attncore.base.checks import (
     check_values,
 )
 from attncore.base.integers import check_window
+from attncore.base.settings import check_flag
 from attncore.base.tracing import known
 from attncore.core.blocks import part
 
@@ -101,6 +102,7 @@ def checked(
         xp, q, k, v = as_floats(q=q, k=k, v=v)
     check_queries_and_keys(q, k)
     check_values(k, v)
+    causal = check_flag("causal", causal)
     scale = check_scale(scale, q)
     check_mask_and_bias(xp, q, k, mask, bias)
     window = None if window is None else check_window(window)

@@ -21,6 +21,8 @@ def fits_at_once(q: Array, k: Array, v: Array, causal: bool) -> bool:
     torch = sys.modules.get("torch")
     if torch is None or not (type(q) is type(k) is type(v) is torch.Tensor):
         return False
+    if q.is_nested or k.is_nested or v.is_nested:  # these have no shape
+        return False
     shape, wanted, dtype, device = q.shape, k.shape, q.dtype, q.device
     if len(shape) != 4 or len(wanted) != 4 or type(shape[2]) is not int:  # a symbol
         return False

@@ -65,7 +65,7 @@ def check(number: str, answer: object) -> None:
     >>> check("1.4", 131 / 3)
     1.4 correct
     """
-    if number not in EXERCISES:
+    if not isinstance(number, str) or number not in EXERCISES:
         raise ValueError(f"there is no exercise {number!r}: choose from {', '.join(EXERCISES)}")
     print(f"{number} {verdict(EXERCISES[number], answer)}")
 

@@ -9,6 +9,7 @@ from typing import Any
 from attncore.base.arrays import Array, as_floats, cast, shape_of, wide
 from attncore.base.checks import check_queries_and_keys, check_values
 from attncore.base.integers import check_sizes
+from attncore.base.settings import check_flag
 from attncore.base.tracing import varies
 from attncore.core.call import Call
 from attncore.core.reference import fold, mix
@@ -71,6 +72,7 @@ def linear_attention(
     xp, q, k, v = as_floats(q=q, k=k, v=v)
     check_queries_and_keys(q, k)
     check_values(k, v)
+    causal = check_flag("causal", causal)
     check_sizes(block=block)
     dtype, (q, k, v) = q.dtype, (wide(xp, array) for array in (q, k, v))
     Tq, Tk = q.shape[-2], k.shape[-2]

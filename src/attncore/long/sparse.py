@@ -9,7 +9,7 @@ import numpy as np
 
 from attncore import masks
 from attncore.base.arrays import Array, cast, shape_of, wide
-from attncore.base.integers import check_window
+from attncore.base.integers import check_length, check_window
 from attncore.base.tracing import is_traced
 from attncore.core.call import Call, checked
 from attncore.core.fused import fused
@@ -92,7 +92,7 @@ def sparse_attention(
     True
     """
     call = checked(q, k, v, causal=causal, scale=scale)
-    xp, (q, k, v) = call.xp, call[:3]
+    xp, causal, (q, k, v) = call.xp, call.causal, call[:3]
     T = k.shape[-2]
     if q.shape[-2] != T:
         raise ValueError(
@@ -102,6 +102,7 @@ def sparse_attention(
     before = min(check_window(window) - 1 if causal else half_of(window), T)
     after = 0 if causal else before
     tokens = check_tokens(global_tokens, T)
+    random_keys = check_length("random_keys", random_keys)
     if is_traced():  # NumPy, which cuts the blocks, cannot be recorded
         if causal:
             mask = masks.window(T, size=window, like=q)
@@ -112,7 +113,7 @@ def sparse_attention(
             mask = mask | masks.random_keys(T, count=random_keys, seed=seed, like=q)
         return fused(call._replace(mask=mask))
     everywhere = np.array(tokens, dtype=np.int64)
-    drawn = draw(T, T, random_keys, seed)
+    drawn = draw(T, T, random_keys, seed, "random_keys")
     if T == 0:
         return call.nothing()
     lifted = q.ndim == 2

@@ -73,7 +73,7 @@ def streaming_attention(
     call = checked(q, k, v, causal=causal, window=window, scale=scale)
     if varies(call.q.shape[-2], call.k.shape[-2]):  # how many blocks there are would be settled
         return fused(call)
-    xp, window = call.xp, call.window
+    xp, causal, window = call.xp, call.causal, call.window
     q, k, v = (wide(xp, array) for array in call[:3])
     q = q * call.scale
     outs = []

@@ -8,20 +8,16 @@ is "upper left" and differs whenever Tq and Tk differ.
 
 from __future__ import annotations
 
-import numpy as np
-
 from attncore.base.arrays import (
     Array,
+    check_boolean,
     check_device,
-    dtype_name,
-    is_bool,
-    is_tensor,
     namespace,
     padding_mask,
     positions,
 )
 from attncore.base.checks import check_lengths
-from attncore.base.integers import check_length, check_window
+from attncore.base.integers import check_length, check_product, check_window
 from attncore.masks.patterns import FARTHEST, global_tokens, random_keys, symmetric_window
 
 __all__ = [
@@ -125,7 +121,7 @@ def window(Tq: int, Tk: int | None = None, *, size: int, like: Array | None = No
     [[0 1 1 1 0]
      [0 0 1 1 1]]
     """
-    return causal(Tq, Tk, window=size, like=like)
+    return causal(Tq, Tk, window=check_window(size), like=like)
 
 
 def padding(lengths: Array, Tk: int) -> Array:
@@ -164,7 +160,10 @@ def padding(lengths: Array, Tk: int) -> Array:
            [1, 1, 1, 0]])
     """
     Tk = check_length("Tk", Tk)
-    return padding_mask(check_lengths(lengths, Tk), Tk)
+    check_product(Tk=Tk)
+    counts = check_lengths(lengths, Tk)
+    check_product(B=counts.shape[0], Tk=Tk)
+    return padding_mask(counts, Tk)
 
 
 def combine(*masks: Array | None) -> Array | None:
@@ -201,10 +200,7 @@ def combine(*masks: Array | None) -> Array | None:
     given = [mask for mask in masks if mask is not None]
     xp = namespace(**{f"mask {i}": mask for i, mask in enumerate(given)})
     for i, mask in enumerate(given):
-        if not (isinstance(mask, np.ndarray) or is_tensor(mask)):
-            raise TypeError(f"mask {i} must be a boolean array, got {type(mask).__name__}")
-        if not is_bool(mask):
-            raise TypeError(f"mask {i} must be boolean (True = attend), got {dtype_name(mask)}")
+        check_boolean(f"mask {i}", mask)
     check_device(**{f"mask {i}": mask for i, mask in enumerate(given)})
     try:
         xp.broadcast_shapes(*(tuple(mask.shape) for mask in given))

@@ -172,7 +172,7 @@ def half_of(size: int) -> int:
 
 def check_tokens(tokens: Iterable[int], Tk: int) -> list[int]:
     """Return the positions of global tokens, each once and in order."""
-    if not isinstance(tokens, Iterable):
+    if not isinstance(tokens, Iterable) or getattr(tokens, "ndim", 1) == 0:
         raise TypeError(
             f"global tokens must be a list of positions, got {type(tokens).__name__}: "
             "write [0] for the first"
@@ -186,20 +186,20 @@ def check_tokens(tokens: Iterable[int], Tk: int) -> list[int]:
     return found
 
 
-def draw(Tq: int, Tk: int, count: int, seed: int) -> np.ndarray:
+def draw(Tq: int, Tk: int, count: int, seed: int, name: str = "count") -> np.ndarray:
     """Return `(Tq, count)` keys, different within a row.
 
     Floyd's algorithm, for all rows at once: every set is equally likely, and nothing of size
     `(Tq, Tk)` is built.
     """
-    count, seed = check_length("count", count), check_length("seed", seed)
+    count, seed = check_length(name, count), check_length("seed", seed)
     if is_traced():
         raise ValueError(
             "random keys are drawn by NumPy, which torch cannot export, compile or trace: make "
             "masks.random_keys(...) before, and hand it in as an input, for attention's mask="
         )
     if count > Tk:
-        raise ValueError(f"count must be at most the number of keys, {Tk}, got {count}")
+        raise ValueError(f"{name} must be at most the number of keys, {Tk}, got {count}")
     rng = np.random.default_rng(seed)
     drawn = np.empty((Tq, count), dtype=np.int64)
     for n in range(count):

@@ -23,11 +23,13 @@ from attncore.base.arrays import (
     dtype_name,
     is_tensor,
     namespace,
+    read_array,
     shape_of,
     wide,
     widest,
 )
-from attncore.base.integers import check_integer, check_length
+from attncore.base.integers import check_integer, check_length, check_product
+from attncore.base.settings import check_choice, check_positive
 from attncore.positions.relative import alibi, distances, skew, t5_bucket, xl_bias
 
 __all__ = ["alibi", "distances", "rope", "sinusoidal", "skew", "t5_bucket", "xl_bias"]
@@ -75,10 +77,13 @@ def sinusoidal(positions: Array, D: int, *, base: float = 10000.0) -> Array:
            [ 0.84,  0.54,  0.01,  1.  ],
            [ 0.91, -0.42,  0.02,  1.  ]])
     """
-    _check_waves(check_integer("D", D), base)
+    base = _check_waves(check_integer("D", D), base)
     if isinstance(positions, (int, float, np.number)):  # 3.0 would be one place, 3 is three
-        positions = np.arange(check_length("T", positions))
+        T = check_length("T", positions)
+        check_product(T=T)
+        positions = np.arange(T)
     xp, floats = as_floats(positions=positions)
+    check_product(positions=math.prod(floats.shape), D=D)
     angles = _angles(xp, _exact(xp, positions, floats), D, base)
     waves = xp.stack([xp.sin(angles), xp.cos(angles)], -1)
     return cast(xp, waves.reshape(*floats.shape, D), floats.dtype)
@@ -136,7 +141,7 @@ def rope(x: Array, positions: Array, *, base: float = 10000.0, pairing: str = "h
     xp, x = as_floats(x=x)
     if x.ndim < 2:
         raise ValueError(f"x must be (..., T, D), got {shape_of(x)}; add an axis with a[None]")
-    check_rope(x.shape[-1], base, pairing)
+    base = check_rope(x.shape[-1], base, pairing)
     positions = _exact(xp, positions, x)
     *lead, T, D = shape_of(x)
     # (B, T) might broadcast to (H, T), and one position to many tokens: neither is meant.
@@ -158,18 +163,16 @@ def rope(x: Array, positions: Array, *, base: float = 10000.0, pairing: str = "h
     return cast(xp, turned, x.dtype)
 
 
-def check_rope(D: int, base: float, pairing: str) -> None:
-    """Raise unless features of width D can be turned."""
-    if pairing not in PAIRINGS:
-        raise ValueError(f"pairing must be one of {', '.join(PAIRINGS)}, got {pairing!r}")
-    _check_waves(D, base)
+def check_rope(D: int, base: float, pairing: str) -> float:
+    """Return `base` as a float; raise unless features of width D can be turned."""
+    check_choice("pairing", pairing, PAIRINGS)
+    return _check_waves(D, base)
 
 
-def _check_waves(D: int, base: float) -> None:
+def _check_waves(D: int, base: float) -> float:
     if D < 1 or D % 2:
         raise ValueError(f"D must be even and positive, got {D}")
-    if not 0 < base < math.inf:
-        raise ValueError(f"base must be positive and finite, got {base}")
+    return check_positive("base", base)
 
 
 def _exact(xp: Any, positions: Array, like: Array) -> Array:
@@ -184,6 +187,7 @@ def _exact(xp: Any, positions: Array, like: Array) -> Array:
         return np.asarray(positions, dtype=np.float64)
     if is_tensor(positions):
         check_device(positions=positions, x=like)
+    positions = read_array(xp, "positions", positions)
     return xp.as_tensor(positions, dtype=widest(xp, like), device=like.device)
 
 

@@ -11,16 +11,19 @@ from attncore.base.arrays import (
     Array,
     as_floats,
     cast,
+    check_dense,
     dtype_name,
     is_float,
     is_tensor,
     library_of,
     namespace,
     positions,
+    read_array,
     shape_of,
     wide,
 )
-from attncore.base.integers import check_least
+from attncore.base.integers import check_least, check_product
+from attncore.base.settings import check_flag
 
 # A uint64 can be too large for int64, and would come out negative.
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
@@ -110,6 +113,7 @@ def alibi(H: int, Tq: int, Tk: int | None = None, *, like: Array | None = None) 
     H = check_least("H", H, 1)
     xp, options = library_of(like)
     away = abs(distances(Tq, Tk, like=like))
+    check_product(H=H, Tq=away.shape[0], Tk=away.shape[1])
     N = 1 << (H.bit_length() - 1)
     slopes = [2 ** (-8 * h / N) for h in range(1, N + 1)]
     slopes += [2 ** (-8 * h / (2 * N)) for h in range(1, 2 * (H - N), 2)]
@@ -167,16 +171,21 @@ def t5_bucket(
     >>> t5_bucket([1, 20, -1, -20])
     array([ 1, 10, 17, 26])
     """
+    causal = check_flag("causal", causal)
     buckets = check_least("buckets", buckets, 2 if causal else 4)
     if buckets % 2 and not causal:
         raise ValueError(f"buckets must be even, half for each direction, got {buckets}")
     n = buckets if causal else buckets // 2
     m = n // 2
     max_distance = check_least("max_distance", max_distance, m + 1)
+    if max_distance >= 2**63:
+        raise ValueError(f"max_distance must be below 2**63, as distances are, got {max_distance}")
     xp: Any = namespace(distance=distance)
-    if not is_tensor(distance):
-        bare = not hasattr(distance, "dtype") and not np.size(distance)  # [] would be floats
-        distance = np.asarray(distance, dtype=np.int64 if bare else None)
+    bare = not hasattr(distance, "dtype")
+    distance = read_array(xp, "distance", distance)
+    if bare and 0 in distance.shape:  # [] would be floats
+        distance = distance.astype(np.int64)
+    check_dense("distance", distance)
     if dtype_name(distance) not in INTEGERS:
         raise TypeError(f"distances must be integers below 2**63, got {dtype_name(distance)}")
     distance = xp.clip(cast(xp, distance, xp.int64), -max_distance, max_distance)
@@ -298,9 +307,9 @@ def xl_bias(
     xp, q, k, r, u, v = as_floats(
         q=q, k=k, r=r, content_bias=content_bias, position_bias=position_bias
     )
-    *heads, Tq, D = shape_of(q)
-    *others, Tk, width = shape_of(k)
-    if q.ndim < 2 or heads != others or width != D or 0 in (Tq, Tk, D):
+    *heads, Tq, D = shape_of(q) if q.ndim > 1 else (0, 0)
+    *others, Tk, width = shape_of(k) if k.ndim > 1 else (0, 0)
+    if heads != others or width != D or 0 in (Tq, Tk, D):
         raise ValueError(
             f"q and k must be (..., H, T, D), alike but for T, none of it 0: "
             f"q {shape_of(q)}, k {shape_of(k)}; repeat keys that heads share"
