@@ -349,8 +349,8 @@ Z = torch.zeros
         (lambda: MultiHeadAttention(12, 3).weights([[1.0] * 12]), TypeError,
          r"x must be a torch tensor, got list"),
         (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12).double()), TypeError,
-         r"x is float64, the parameters are float32: use x.to\(torch.float32\), or convert the "
-         r"module with .to\(torch.float64\)"),
+         r"x is float64, the parameters are float32: use x.to\(torch.float32\), or make the "
+         r"model in float64"),
         (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12, device="meta")), ValueError,
          r"on one device: x on meta, parameters on cpu; move them with"),
         (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12).to_sparse()), TypeError,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from attncore.base.arrays import Array, cast
 from attncore.base.settings import check_choice
 from attncore.core import fused, padding
-from attncore.core.call import Call, checked
+from attncore.core.call import NO_VALUES, Call, checked
 from attncore.core.reference import blocked, reference, weights, why_not_blocked
 
 
@@ -176,5 +176,5 @@ def attention_weights(
            [0.5 , 0.5 , 0.  ],
            [0.33, 0.33, 0.33]])
     """
-    call = checked(q, k, None, mask, causal, window, bias, scale, lengths)
+    call = checked(q, k, NO_VALUES, mask, causal, window, bias, scale, lengths)
     return cast(call.xp, weights(call.settled()), call.q.dtype)

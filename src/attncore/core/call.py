@@ -21,6 +21,8 @@ from attncore.base.settings import check_flag
 from attncore.base.tracing import known
 from attncore.core.blocks import part
 
+NO_VALUES: Any = object()
+
 
 class Call(NamedTuple):
     """What is asked for: q `(..., H, Tq, D)`, k `(..., G, Tk, D)`, v `(..., G, Tk, E)`, and how."""
@@ -83,7 +85,7 @@ class Call(NamedTuple):
 def checked(
     q: Array,
     k: Array,
-    v: Array | None,
+    v: Array,
     mask: Array | None = None,
     causal: bool = False,
     window: int | None = None,
@@ -93,9 +95,9 @@ def checked(
 ) -> Call:
     """Return the call with its arrays as floats of one kind, or raise what does not fit.
 
-    Without values, as for the weights alone, the keys stand in for them.
+    With NO_VALUES, as for the weights alone, the keys stand in for them.
     """
-    if v is None:
+    if v is NO_VALUES:
         xp, q, k = as_floats(q=q, k=k)
         v = k
     else:
