@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attncore.exercises import EXERCISES, check, verdict
-from attncore.exercises._exercise import Exercise
+from attncore.exercises.exercise import Exercise
 
 ALL = pytest.mark.parametrize("number", EXERCISES)
 

@@ -36,6 +36,8 @@ def small(tmp_path):
     (tmp_path / "src/thing.py").write_text("answer = 'first answer'\n")
     (tmp_path / "constraints.txt").write_text("")
     (tmp_path / "notebooks").mkdir()
+    # The list of fonts that Matplotlib made for the book serves here too.
+    shutil.copytree(ROOT / "_build/mplconfigdir", tmp_path / "_build/mplconfigdir")
     return tmp_path
 
 
@@ -177,6 +179,13 @@ def test_a_bad_cell_fails_every_build(small, code, complaint):
         assert done.returncode != 0
         assert "NOT built" in done.stderr
         assert complaint in done.stdout + done.stderr
+
+
+def test_a_line_that_comes_in_two_pieces_is_shown_whole(small):
+    write_page(small, "import sys\nprint('one ', end='')\nsys.stdout.flush()\nprint('two')")
+
+    assert build(small).returncode == 0
+    assert "one two" in html(small)
 
 
 def test_a_complaint_that_does_not_come_again_is_forgotten(small):

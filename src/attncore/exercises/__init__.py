@@ -15,7 +15,7 @@ from attncore.exercises import (
     chapter10,
     chapter11,
 )
-from attncore.exercises._exercise import Exercise, verdict
+from attncore.exercises.exercise import Exercise, verdict
 
 EXERCISES: dict[str, Exercise] = {
     **chapter1.EXERCISES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from attncore.exercises._exercise import Exercise
+from attncore.exercises.exercise import Exercise
 from attncore.regression import leave_one_out, nadaraya_watson
 
 KEYS = np.array([51.0, 56.0, 58.0])

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from attncore.exercises._exercise import Exercise
+from attncore.exercises.exercise import Exercise
 
 _P = np.array([0.05, 0.4, 0.1, 0.25, 0.2])
 _EXACT = np.array([1, 16, 3, 4, 8]) / 32  # its sums have no rounding

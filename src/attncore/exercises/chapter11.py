@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attncore.core.softmax import softmax
-from attncore.exercises._exercise import Exercise
+from attncore.exercises.exercise import Exercise
 from attncore.images import patches
 
 _rng = np.random.default_rng(11)

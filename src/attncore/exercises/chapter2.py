@@ -8,7 +8,7 @@ import numpy as np
 
 from attncore.core.attention import attention
 from attncore.core.softmax import softmax
-from attncore.exercises._exercise import Exercise
+from attncore.exercises.exercise import Exercise
 
 _rng = np.random.default_rng(2)
 _Q, _K, _V = _rng.normal(size=(3, 4)), _rng.normal(size=(5, 4)), _rng.normal(size=(5, 2))

@@ -6,7 +6,7 @@ import numpy as np
 
 from attncore import masks
 from attncore.core.softmax import softmax
-from attncore.exercises._exercise import Exercise
+from attncore.exercises.exercise import Exercise
 
 _rng = np.random.default_rng(3)
 _SCORES = _rng.normal(size=(4, 5))

@@ -8,7 +8,7 @@ import numpy as np
 
 from attncore.core.attention import attention
 from attncore.core.softmax import softmax
-from attncore.exercises._exercise import Exercise
+from attncore.exercises.exercise import Exercise
 
 _rng = np.random.default_rng(4)
 _X = _rng.normal(size=(5, 6))  # all widths differ, so that a wrong one shows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attncore.core.attention import attention
-from attncore.exercises._exercise import Exercise
+from attncore.exercises.exercise import Exercise
 
 _rng = np.random.default_rng(5)
 _X = _rng.normal(size=(5, 12))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from attncore.exercises._exercise import Exercise
+from attncore.exercises.exercise import Exercise
 from attncore.positions import rope
 
 _rng = np.random.default_rng(7)

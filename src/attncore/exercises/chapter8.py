@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from attncore.exercises._exercise import Exercise
+from attncore.exercises.exercise import Exercise
 from attncore.long.linear import features
 
 _rng = np.random.default_rng(8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attncore.cost import MODELS, kv_bytes, params
-from attncore.exercises._exercise import Exercise
+from attncore.exercises.exercise import Exercise
 
 _LLAMA = MODELS["Llama 3 8B"]
 _RATIO = 2 * params(_LLAMA) / kv_bytes(_LLAMA, 8192)  # weights over the cache of one text
