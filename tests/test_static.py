@@ -10,7 +10,7 @@ import torch
 from routes import Recorder
 
 import attncore as ac
-from attncore.cache.growing import UndoOnError
+from attncore.cache.growing import undo_on_error
 from attncore.nn import Decoder, MultiHeadAttention
 
 B, H, G, D, E, T, C = 2, 6, 3, 5, 7, 11, 13
@@ -176,7 +176,7 @@ def test_a_rejected_draft_leaves_nothing_behind():
 
 
 def append_nan_and_fail(caches):
-    with UndoOnError(*caches):
+    with undo_on_error(caches):
         for cache in caches:
             cache.append(*(m[:, :, :2] * torch.nan for m in (cache._k, cache._v)))
         raise ZeroDivisionError

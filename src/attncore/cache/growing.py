@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any, Self
 
@@ -359,15 +361,20 @@ def _rows(rows: Array, batch: int) -> list[int]:
     return chosen
 
 
-class UndoOnError:
+def undo_on_error(caches: Sequence[KVCache]) -> AbstractContextManager[None]:
     """Take back what was appended to the caches in a ``with`` block, should the block fail.
 
     The error is raised as it is. A ring that has overwritten tokens cannot go back: it keeps
-    the new ones. With this class ``torch.compile`` can still trace the block whole.
+    the new ones.
     """
+    return _UndoOnError(caches) if caches else nullcontext()
 
-    def __init__(self, *caches: KVCache | None) -> None:
-        self.caches = [cache for cache in caches if cache is not None]
+
+class _UndoOnError(AbstractContextManager[None]):
+    """A class, and no generator, for ``torch.compile`` to trace the block whole."""
+
+    def __init__(self, caches: Sequence[KVCache]) -> None:
+        self.caches = caches
 
     def __enter__(self) -> None:
         self.marks = [cache._mark() for cache in self.caches]

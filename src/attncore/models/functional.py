@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attncore.base.arrays import Array, library_of, namespace, padding_mask
-from attncore.cache.growing import KVCache, UndoOnError
+from attncore.cache.growing import KVCache, undo_on_error
 from attncore.cache.static import StaticKVCache
 from attncore.core.attention import attention, attention_weights
 from attncore.core.reference import mix
@@ -78,7 +78,7 @@ def attend(
     if cache is not None and k.dtype != cache.dtype and autocasts(k):
         q, k, v = (a.to(cache.dtype) for a in (q, k, v))
     q, k, v = seen(look, "q", q), seen(look, "k", k), seen(look, "v", v)
-    with UndoOnError(cache):
+    with undo_on_error(() if cache is None else (cache,)):
         if cache is not None:
             k, v = cache.append(k, v)
             if isinstance(cache, StaticKVCache):
@@ -108,7 +108,7 @@ def block(
     x = seen(look, "x", x)
     own_mask = mask if context is None else None
     own = {"mask": own_mask, "causal": causal, "cache": cache, **within(look, "attention")}
-    with UndoOnError(cache):
+    with undo_on_error(() if cache is None else (cache,)):
         x = x + p.attention(p.norm1(x), **own)
         if context is not None:
             x = x + p.cross(p.norm_cross(x), context, mask, **within(look, "cross"))
@@ -126,7 +126,7 @@ def decoder(
 ) -> Array:
     """Score every token as the next one: `(B, T, N)` from tokens `(B, T)` that begin at `start`."""
     x = p.embedding(tokens) + rows_from(start, tokens.shape[-1], p.position.weight)  # (B, T, d)
-    with UndoOnError(*(caches or ())):  # the first layers may have appended
+    with undo_on_error(caches or ()):  # the first layers may have appended
         for n, layer in enumerate(p.blocks):
             cache = caches[n] if caches else None
             x = layer(x, causal=causal, cache=cache, **within(look, f"blocks.{n}"))

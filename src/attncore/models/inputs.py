@@ -6,7 +6,15 @@ import sys
 
 import numpy as np
 
-from attncore.base.arrays import Array, check_device, dtype_name, is_float, is_tensor, shape_of
+from attncore.base.arrays import (
+    Array,
+    alike,
+    check_device,
+    dtype_name,
+    is_float,
+    is_tensor,
+    shape_of,
+)
 
 INTEGERS = ("int64", "int32")
 
@@ -31,6 +39,8 @@ def check_array(name: str, array: Array, beside: Array) -> None:
 
 def check_rows(name: str, rows: Array, weight: Array, hint: str = "") -> None:
     """Raise unless `rows` can enter a map with these weights."""
+    if alike((rows, weight)):
+        return
     try:
         check_array(name, rows, weight)
         if not is_float(rows):
