@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import build_book
 import carriers
 import make_data
 import make_env
@@ -175,3 +176,15 @@ def test_a_carrier_with_other_contents_is_refused():
     assert carriers.checked(b"right", digest, "package") == b"right"
     with pytest.raises(SystemExit, match="package carries something else: SHA-256 "):
         carriers.checked(b"wrong", digest, "package")
+
+
+def test_what_python_compiles_meanwhile_does_not_make_a_book_stale(tmp_path):
+    (tmp_path / "src/__pycache__").mkdir(parents=True)
+    (tmp_path / "src/thing.py").write_text("answer = 42\n")
+    before = build_book.fingerprint(tmp_path, ["src"])
+    for name in ("thing.cpython-311.pyc", "thing.cpython-311.pyc.139911"):  # while it is written
+        (tmp_path / "src/__pycache__" / name).write_bytes(b"compiled")
+
+    assert build_book.fingerprint(tmp_path, ["src"]) == before
+    (tmp_path / "src/thing.py").write_text("answer = 43\n")
+    assert build_book.fingerprint(tmp_path, ["src"]) != before

@@ -58,7 +58,7 @@ def fingerprint(root: Path, names: Iterable[str]) -> str:
     for name in names:
         top = root / name
         for path in sorted([top] if top.is_file() else top.rglob("*")):
-            if path.is_file() and path.suffix != ".pyc":
+            if path.is_file() and "__pycache__" not in path.parts:
                 data = path.read_bytes()
                 digest.update(f"{path.relative_to(root).as_posix()} {len(data)}\n".encode())
                 digest.update(data)
@@ -78,7 +78,8 @@ def build(root: Path, force: bool = False) -> int:
         print(f"The book is up to date: {made / 'html/index.html'}")
         return 0
     if before.get("code") != now["code"] and made.exists():
-        print("The package or its pins changed: every cell will be executed.", flush=True)
+        if before:
+            print("The package or its pins changed: every cell will be executed.", flush=True)
         for folder in (".jupyter_cache", ".doctrees", "jupyter_execute"):
             shutil.rmtree(made / folder, ignore_errors=True)
     stamps.unlink(missing_ok=True)
