@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,8 @@ from attncore.core.blocks import part
 NO_VALUES: Any = object()
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True)
+class Call:
     """What is asked for: q `(..., H, Tq, D)`, k `(..., G, Tk, D)`, v `(..., G, Tk, E)`, and how."""
 
     q: Array
@@ -42,6 +44,11 @@ class Call(NamedTuple):
         """The library, numpy or torch."""
         return sys.modules["torch"] if is_tensor(self.q) else np
 
+    def but(self, **changes: Any) -> Call:
+        """Return the same call with other values: dataclasses.replace, which compiles not whole."""
+        names = ("q", "k", "v", "mask", "causal", "window", "bias", "scale", "lengths")
+        return Call(**{**{name: getattr(self, name) for name in names}, **changes})
+
     @property
     def limited(self) -> bool:
         """Whether queries see only keys up to their own position."""
@@ -54,11 +61,11 @@ class Call(NamedTuple):
         where = {"device": self.q.device} if is_tensor(self.q) else {}
         counts = self.xp.asarray(self.lengths, **where)
         real = padding_mask(counts, self.k.shape[2])
-        return self._replace(mask=masks.combine(self.mask, real), lengths=None)
+        return self.but(mask=masks.combine(self.mask, real), lengths=None)
 
     def part(self, rows: slice, keys: slice) -> Call:
         """Return the call of a block of queries, whose last query sees its last key."""
-        return self._replace(
+        return self.but(
             q=self.q[..., rows, :],
             k=self.k[..., keys, :],
             v=self.v[..., keys, :],

@@ -71,13 +71,14 @@ def why_not(call: Call) -> str:
 def fused(call: Call) -> Array:
     """Return attention `(..., H, Tq, E)` without building the weights."""
     call, torch = _with_a_scale(call.settled()), call.xp
-    q, k, v, mask, causal, window, bias, *_ = call
+    q, k, v, mask, bias = call.q, call.k, call.v, call.mask, call.bias
+    causal, window = call.causal, call.window
     Tq, Tk = q.shape[-2], k.shape[-2]
     here = q.device.type == "cpu"
     if bias is not None and bias.dtype != q.dtype and q.element_size() == 2 and not here:
         # Only the CPU's kernel adds numbers of 32 bits to the scores of queries of 16.
         q, k, v = (wide(torch, array) for array in (q, k, v))
-        return cast(torch, fused(call._replace(q=q, k=k, v=v)), call.q.dtype)
+        return cast(torch, fused(call.but(q=q, k=k, v=v)), call.q.dtype)
     if window is not None and known(window >= Tk):
         causal, window = True, None
     limited = causal or window is not None
@@ -138,12 +139,12 @@ def _with_a_scale(call: Call) -> Call:
     """
     q, scale = call.q, call.scale
     if is_tensor(scale):
-        return call._replace(q=q * scale, scale=1.0)
+        return call.but(q=q * scale, scale=1.0)
     if scale < 0:
         q, scale = -q, -scale
     if scale < call.xp.finfo(call.xp.float32).tiny:  # in 32 bits this could be 0
         q, scale = q * scale, 1.0
-    return call if scale == call.scale else call._replace(q=q, scale=scale)
+    return call if scale == call.scale else call.but(q=q, scale=scale)
 
 
 def _merged(call: Call, allowed: Array | None) -> Array | None:
@@ -157,7 +158,7 @@ def _merged(call: Call, allowed: Array | None) -> Array | None:
 
 def _kernel(call: Call, extra: Array | None, is_causal: bool = False) -> Array:
     """Call the kernel in the one form that is fused: four axes, values as wide as keys."""
-    torch, (q, k, v) = call.xp, call[:3]
+    torch, q, k, v = call.xp, call.q, call.k, call.v
     D, E = q.shape[-1], v.shape[-1]
     if extra is not None:
         extra = _four_axes(extra.expand(*extra.shape[:-1], k.shape[-2]), q)

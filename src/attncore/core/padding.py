@@ -39,7 +39,7 @@ def by_length(call: Call) -> Array:
     # split, unlike slices, has a gradient that is put together once
     parts = zip(call.q.split(sizes), call.k.split(sizes), call.v.split(sizes), strict=True)
     outs = [
-        _first_keys(call._replace(q=q, k=k, v=v, lengths=None), n)
+        _first_keys(call.but(q=q, k=k, v=v, lengths=None), n)
         for (n, _), (q, k, v) in zip(runs, parts, strict=True)
     ]
     return outs[0] if len(outs) == 1 else call.xp.cat(outs)
@@ -50,10 +50,10 @@ def _first_keys(call: Call, n: int) -> Array:
     if n == 0:
         return call.nothing()
     Tq, Tk = call.q.shape[2], call.k.shape[2]
-    call = call._replace(k=call.k[:, :, :n], v=call.v[:, :, :n])
+    call = call.but(k=call.k[:, :, :n], v=call.v[:, :, :n])
     early = min(max(n - (Tk - Tq), 0), Tq) if call.causal else 0
     outs = []
     for queries, future in ((call.q[:, :, :early], True), (call.q[:, :, early:], False)):
         if queries.shape[2]:
-            outs.append(fused.fused(call._replace(q=queries, causal=future)))
+            outs.append(fused.fused(call.but(q=queries, causal=future)))
     return outs[0] if len(outs) == 1 else call.xp.cat(outs, dim=2)

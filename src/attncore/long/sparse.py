@@ -92,7 +92,7 @@ def sparse_attention(
     True
     """
     call = checked(q, k, v, causal=causal, scale=scale)
-    xp, causal, (q, k, v) = call.xp, call.causal, call[:3]
+    xp, causal, q, k, v = call.xp, call.causal, call.q, call.k, call.v
     T = k.shape[-2]
     if q.shape[-2] != T:
         raise ValueError(
@@ -111,7 +111,7 @@ def sparse_attention(
         mask = mask | masks.global_tokens(T, tokens=tokens, like=q)
         if random_keys:
             mask = mask | masks.random_keys(T, count=random_keys, seed=seed, like=q)
-        return fused(call._replace(mask=mask))
+        return fused(call.but(mask=mask))
     everywhere = np.array(tokens, dtype=np.int64)
     drawn = draw(T, T, random_keys, seed, "random_keys")
     if T == 0:

@@ -74,7 +74,7 @@ def streaming_attention(
     if varies(call.q.shape[-2], call.k.shape[-2]):  # how many blocks there are would be settled
         return fused(call)
     xp, causal, window = call.xp, call.causal, call.window
-    q, k, v = (wide(xp, array) for array in call[:3])
+    q, k, v = (wide(xp, array) for array in (call.q, call.k, call.v))
     q = q * call.scale
     outs = []
     for rows, keys in spans(q.shape[-2], k.shape[-2], block, causal=causal, window=window):

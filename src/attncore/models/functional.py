@@ -87,7 +87,9 @@ def attend(
             else:
                 causal, window = True, cache.window if window is None else window
         limits = {"causal": causal, "window": window, "lengths": lengths}
-        other = look and look("weights", attention_weights(q, k, mask, **limits))
+        other = None
+        if look is not None:
+            other = look("weights", attention_weights(q, k, mask, **limits))
         mixed = attention(q, k, v, mask, **limits) if other is None else mix(other, v)
         mixed = seen(look, "heads", mixed)  # (..., H, Tq, D)
         rows = mixed.swapaxes(-3, -2)  # (..., Tq, H, D)
@@ -182,6 +184,15 @@ def seen(look: Look | None, name: str, value: Array) -> Array:
     """Show a value if somebody looks; return what goes on in its place."""
     other = None if look is None else look(name, value)
     return value if other is None else other
+
+
+def into(found: dict[str, Array]) -> Look:
+    """Return a look that keeps each value under its name, and changes none."""
+
+    def look(name: str, value: Array) -> None:
+        found[name] = value
+
+    return look
 
 
 def within(look: Look | None, part: str) -> dict[str, Look]:

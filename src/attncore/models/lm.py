@@ -94,7 +94,7 @@ class DecoderParts:
         arguments are those of :meth:`forward`.
         """
         found: dict[str, Array] = {}
-        logits = self.forward(tokens, caches, causal=causal, look=found.__setitem__)
+        logits = self.forward(tokens, caches, causal=causal, look=functional.into(found))
         return {**found, "logits": logits}
 
     def _length(self, caches: Sequence[KVCache] | None, causal: bool) -> Any:

@@ -102,7 +102,7 @@ class TranslatorParts:
         """
         found: dict[str, Array] = {}
         targets = shifted(self.tokens([target], 1)[0])
-        self.forward([source], targets, look=found.__setitem__)
+        self.forward([source], targets, look=functional.into(found))
         return found["decoder.cross.weights"][0]
 
     def _check(self, targets: Array, batch: int) -> None:

@@ -69,7 +69,7 @@ class VisionParts:
         Row and column 0 are those of CLS. The arguments are those of :meth:`forward`.
         """
         found: dict[str, Array] = {}
-        self.forward(images, keep, look=found.__setitem__)
+        self.forward(images, keep, look=functional.into(found))
         maps = [found[f"blocks.{n}.attention.weights"] for n in range(len(self.blocks))]
         return namespace(images=images).stack(maps)
 
