@@ -149,6 +149,7 @@ class Decoder(DecoderParts, nn.Module):
             caches = self.new_caches(len(tokens), room, static=compiled) if cached else None
             step = self._compiled() if compiled else snapshot(self, Decoder, models.Decoder)
             found = write(self, step, tokens, steps, caches, choose)
+        torch.clear_autocast_cache()  # what was cast in inference mode could not be trained with
         return found.clone()  # what inference mode makes could not be trained on
 
     def _compiled(self) -> Callable[..., Tensor]:
