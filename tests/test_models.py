@@ -386,6 +386,8 @@ def test_a_position_comes_after_what_is_cached():
         (lambda: models.Decoder("abc", **LM)(torch.tensor([[0]])), TypeError,
          r"tokens must be a NumPy array \(B, T\), got Tensor: use model.encode\(text\) or numpy.a"),
         (lambda: models.Decoder("abc", **LM)(np.array([[3]])), ValueError, r"N - 1 = 2, got 3"),
+        (lambda: models.Decoder("abc", **LM)(np.array([[-1]])), ValueError, r"N - 1 = 2, got -1"),
+        (lambda: models.Translator(PAIRS)(["a"], np.array([[-1]])), ValueError, r"lie in 0 to N"),
         (lambda: models.Decoder("abc", **LM)(np.array([0])), ValueError, r"tokens\[None\] for one"),
         (lambda: models.Decoder("abc", **LM).generate(np.array([[0]]), 3, temperature=1.0),
          ValueError, r"such as numpy.random.default_rng\(0\), need each other"),

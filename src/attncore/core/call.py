@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from attncore import masks
-from attncore.base.arrays import Array, as_floats, is_tensor, padding_mask
+from attncore.base.arrays import Array, as_floats, is_tensor, library_of, padding_mask
 from attncore.base.checks import (
     batch_lengths,
     check_mask_and_bias,
@@ -45,7 +45,10 @@ class Call:
         return sys.modules["torch"] if is_tensor(self.q) else np
 
     def but(self, **changes: Any) -> Call:
-        """Return the same call with other values: dataclasses.replace, which compiles not whole."""
+        """Return the same call with other values.
+
+        ``dataclasses.replace`` does that too, but torch 2.6 cannot compile it.
+        """
         names = ("q", "k", "v", "mask", "causal", "window", "bias", "scale", "lengths")
         return Call(**{**{name: getattr(self, name) for name in names}, **changes})
 
@@ -58,9 +61,8 @@ class Call:
         """Return the same call with the lengths in its mask."""
         if self.lengths is None:
             return self
-        where = {"device": self.q.device} if is_tensor(self.q) else {}
-        counts = self.xp.asarray(self.lengths, **where)
-        real = padding_mask(counts, self.k.shape[2])
+        xp, where = library_of(self.q)
+        real = padding_mask(xp.asarray(self.lengths, **where), self.k.shape[2])
         return self.but(mask=masks.combine(self.mask, real), lengths=None)
 
     def part(self, rows: slice, keys: slice) -> Call:

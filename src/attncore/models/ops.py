@@ -43,6 +43,8 @@ def embed(tokens: Array, table: Array) -> Array:
     """Return row n of the table `(N, d)` for each token n: `(..., d)`."""
     if type(tokens) is not np.ndarray:
         return _torch().nn.functional.embedding(tokens, table)  # its gradient is quick
+    if tokens.size and tokens.min() < 0:  # NumPy would count from the end
+        raise IndexError("a token is negative")
     return table[tokens]
 
 

@@ -23,12 +23,14 @@ class Module:
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
         """Yield each parameter with its name, as torch's modules do."""
         for name, value in vars(self).items():
-            parts = enumerate(value) if isinstance(value, list) else [("", value)]
             if isinstance(value, np.ndarray):
                 yield prefix + name, value
-            for n, part in parts:
-                if isinstance(part, Module):
-                    yield from part.named_parameters(f"{prefix}{name}.{n}.".replace("..", "."))
+            elif isinstance(value, Module):
+                yield from value.named_parameters(f"{prefix}{name}.")
+            elif isinstance(value, list):
+                for n, part in enumerate(value):
+                    if isinstance(part, Module):
+                        yield from part.named_parameters(f"{prefix}{name}.{n}.")
 
     def state_dict(self) -> dict[str, Array]:
         """Return the parameters by name: the arrays themselves, not copies."""

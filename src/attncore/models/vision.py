@@ -11,7 +11,7 @@ from attncore.base.integers import check_axes, check_sizes
 from attncore.images import patches
 from attncore.models import functional
 from attncore.models.functional import Look
-from attncore.models.inputs import check_array, check_rows
+from attncore.models.inputs import check_array
 from attncore.models.layers import Block
 from attncore.models.plain import LayerNorm, Linear, Module
 
@@ -81,7 +81,6 @@ class VisionParts:
                 f"images must be {dtype_name(weight)}, as the parameters are, "
                 f"got {dtype_name(images)}"
             )
-        check_rows("images", images, weight)
         if shape_of(images)[1:] != self.shape:
             rows, columns, channels = self.shape
             raise ValueError(
