@@ -14,20 +14,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from attncore.base.arrays import (
-    Array,
-    as_floats,
-    check_dense,
-    check_readable,
-    check_real,
-    dtype_name,
-    is_bool,
-    is_tensor,
-    namespace,
-    read_array,
-    shape_of,
-)
+from attncore.base.arrays import Array, shape_of
 from attncore.base.integers import check_integer
+from attncore.base.reading import read_labels, read_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +126,7 @@ def heatmap(
     'Heat map of attention weights, 1 query by 2 keys. king attends most to queen (0.75).'
     """
     matplotlib = _matplotlib()
-    weights = _numbers("weights", weights)
+    weights = read_numbers("weights", weights)
     if weights.ndim != 2 or 0 in weights.shape:
         raise ValueError(f"weights must be (Tq, Tk), got {shape_of(weights)}: pick one head")
     if not bool(((weights >= 0) & (weights <= 1 + 1e-6)).all()):
@@ -146,8 +135,8 @@ def heatmap(
         raise ValueError(f"digits must lie in 0 to 17, got {digits}; None prints nothing")
     if ax is not None and not isinstance(ax, matplotlib.axes.Axes):
         raise TypeError(f"ax must be matplotlib's Axes, got {type(ax).__name__}")
-    rows = _labels("queries", queries, weights.shape[0])
-    columns = _labels("keys", keys, weights.shape[1])
+    rows = read_labels("queries", queries, weights.shape[0])
+    columns = read_labels("keys", keys, weights.shape[1])
     if ax is None:
         size = (1.6 + 0.55 * len(columns), 1.2 + 0.45 * len(rows))
         ax = matplotlib.pyplot.subplots(figsize=size)[1]
@@ -214,7 +203,7 @@ def strip(
     """
     matplotlib = _matplotlib()
     scores, weights, values = (
-        _numbers(name, array)
+        read_numbers(name, array)
         for name, array in (("scores", scores), ("weights", weights), ("values", values))
     )
     if (
@@ -227,7 +216,7 @@ def strip(
             f"scores and weights must be (Tk,) and values (Tk, E): scores {shape_of(scores)}, "
             f"weights {shape_of(weights)}, values {shape_of(values)}"
         )
-    names = _labels("keys", keys, len(scores))
+    names = read_labels("keys", keys, len(scores))
     shown = _drawable(names)
     output = np.atleast_1d(weights @ values)
     fig, axes = matplotlib.pyplot.subplots(1, 3, figsize=(6.4, 2.3))
@@ -290,31 +279,6 @@ def alt_text(drawn: Axes | Figure) -> str:
     return " ".join(_texts[figure])
 
 
-def to_numpy(array: Array) -> np.ndarray:
-    """Return a float64 NumPy copy of an array, a tensor on any device, or a list."""
-    namespace(array=array)  # refuses a masked array
-    array = read_array(np, "array", array)
-    if dtype_name(array) == "object":  # such as fractions
-        try:
-            return np.array([float(x) for x in array.flat]).reshape(array.shape)
-        except Exception as error:  # a foreign object may answer with anything
-            raise TypeError(f"array must hold real numbers: {error}") from error
-    check_dense("array", array)
-    if not is_bool(array):
-        check_real("array", array)
-    check_readable("array", array)
-    if is_tensor(array):
-        array = array.detach().cpu().double().resolve_neg().numpy()
-    return np.array(array, dtype=np.float64)
-
-
-def _numbers(name: str, array: Array) -> np.ndarray:
-    """Return real numbers as :func:`to_numpy` does, or say that they are none."""
-    _, array = as_floats(**{name: array})
-    check_readable(name, array)
-    return to_numpy(array)
-
-
 def _heatmap_words(weights: np.ndarray, rows: list[str], columns: list[str]) -> str:
     queries = "1 query" if len(rows) == 1 else f"{len(rows)} queries"
     keys = "1 key" if len(columns) == 1 else f"{len(columns)} keys"
@@ -337,21 +301,6 @@ def _ink_on(color: Any) -> str:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
-
-
-def _labels(name: str, labels: Sequence[str] | None, count: int) -> list[str]:
-    if labels is None:
-        return [str(i) for i in range(count)]
-    if getattr(labels, "ndim", 0) == 1:
-        if is_tensor(labels):
-            check_real(name, labels)
-            check_readable(name, labels)
-        labels = labels.tolist()  # type: ignore[attr-defined]  # a NumPy 1 prints as np.int64(1)
-    if not isinstance(labels, Sequence):
-        raise TypeError(f"{name} must be a list of labels, got {type(labels).__name__}")
-    if len(labels) != count:
-        raise ValueError(f"{name} must name all {count} of them, got {len(labels)} labels")
-    return [str(label) for label in labels]
 
 
 def _drawable(labels: list[str]) -> list[str]:

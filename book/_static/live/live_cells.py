@@ -39,10 +39,13 @@ async def run(code, number, sketch=False):
 def display(*values):
     """Show values as Jupyter does, as far as a page can."""
     for value in values:
+        svg = getattr(value, "_repr_svg_", lambda: None)()
         html = getattr(value, "_repr_html_", lambda: None)()
         latex = getattr(value, "_repr_latex_", lambda: None)()
         if hasattr(value, "savefig"):
             show_figures()
+        elif svg:
+            send("svg", svg=svg)
         elif html or latex:
             send("html", html=html or latex)
         else:

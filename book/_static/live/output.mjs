@@ -1,4 +1,6 @@
 // What a running cell shows, in the elements and classes of the book's own outputs.
+import { addSteps } from "../pictures.mjs";
+
 const MOST = 200_000; // characters kept of one cell
 
 export class Output {
@@ -15,12 +17,13 @@ export class Output {
     this.#options = options;
   }
 
-  // One message of the worker: stream, text, error, html or figure.
+  // One message of the worker: stream, text, error, html, svg or figure.
   add(message) {
     if (message.type === "stream") this.#write(message.text, message.name);
     else if (message.type === "text") this.#write(`${message.text}\n`, "text_plain", { apart: true });
     else if (message.type === "error") this.#write(message.text, "traceback", { apart: true });
     else if (message.type === "html") this.#html(message.html);
+    else if (message.type === "svg") this.#svg(message.svg);
     else if (message.type === "figure") this.#figure(message);
   }
 
@@ -60,6 +63,16 @@ export class Output {
     block.innerHTML = html;
     this.#text = null;
     globalThis.MathJax?.typesetPromise?.([block]);
+  }
+
+  // A picture of attncore.draw, as it stands in the page: the page has its style sheet.
+  #svg(svg) {
+    const block = this.#append(document.createElement("div"));
+    block.className = "output";
+    block.innerHTML = svg;
+    block.querySelectorAll("style").forEach((sheet) => sheet.remove());
+    block.querySelectorAll("svg[data-steps]").forEach(addSteps);
+    this.#text = null;
   }
 
   // A figure with a place is one that is here already, drawn better.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from attncore.base.arrays import dtype_name, is_bool, is_tensor
-from attncore.plot import to_numpy
+from attncore.base.reading import to_numpy
 
 _NAN = "there is NaN in your result: look for 0 / 0 or an overflow"
 

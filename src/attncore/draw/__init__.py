@@ -1,0 +1,13 @@
+"""Pictures of small arrays: what goes where, with every number, as SVG that any notebook shows.
+
+Colours mean the same everywhere: queries are blue, keys orange, values green, scores and weights
+purple, and outputs dark. On its own a picture is dark ink on white; in the book it takes the
+page's theme. Plots of data are matplotlib's: :mod:`attncore.plot`.
+"""
+
+from attncore.draw.machine import attention, machine
+from attncore.draw.matrix import Matrix
+from attncore.draw.picture import Picture
+from attncore.draw.scene import Box, Scene
+
+__all__ = ["Box", "Matrix", "Picture", "Scene", "attention", "machine"]

@@ -1,0 +1,91 @@
+"""A finished picture: its SVG text, in one or two layouts, and its words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from attncore.draw.scene import Point, Scene
+from attncore.draw.sheet import sheet
+from attncore.draw.text import coordinate
+
+
+@dataclass(frozen=True, repr=False)
+class Picture:
+    """A finished picture: Jupyter shows it, `svg()` is its text, and `repr` says it in words.
+
+    A page at most 600 pixels wide shows the tall scene, if there is one. `steps` names the steps
+    that a reader may walk through, one a row; None is the whole.
+    """
+
+    title: str
+    words: str
+    wide: Scene
+    tall: Scene | None = None
+    steps: Sequence[str] = ()
+
+    def svg(self) -> str:
+        """Return the picture as SVG text."""
+        low, (w, h) = _room(self.wide)
+        body, kind, variables = "".join(self.wide.parts), "ac-picture", ""
+        if self.tall is not None:
+            other, (tall_w, tall_h) = _room(self.tall)
+            # A box with the tall one's proportions shows this much above and below the wide one.
+            height = tall_h * w / tall_w
+            top = low[1] + (h - height) / 2
+            body = (
+                f'<g class="ac-wide">{body}</g><svg class="ac-tall" '
+                f'x="{coordinate(low[0])}" y="{coordinate(top)}" '
+                f'width="{coordinate(w)}" height="{coordinate(height)}" '
+                f'viewBox="{_view(other, (tall_w, tall_h))}">{"".join(self.tall.parts)}</svg>'
+            )
+            kind += " ac-two"
+            ratio = f"{coordinate(tall_w)}/{coordinate(tall_h)}"
+            variables = f"--ac-ratio:{ratio};--ac-tall:{coordinate(tall_w)}px;"
+        data = ""
+        if self.steps:
+            names = escape(" | ".join(self.steps))
+            now = "" if self.wide.step is None else f' data-step="{self.wide.step}"'
+            data = f' data-steps="{names}"{now}'
+        paper = (
+            f'<rect class="ac-paper" x="{coordinate(low[0])}" y="{coordinate(low[1])}" '
+            f'width="{coordinate(w)}" height="{coordinate(h)}" rx="6"/>'
+        )
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{_view(low, (w, h))}" '
+            f'width="{coordinate(w)}" height="{coordinate(h)}" class="{kind}" role="img"{data} '
+            f'style="{variables}max-width:100%;height:auto">'
+            f"<title>{escape(self.title)}</title><desc>{escape(self.words)}</desc>"
+            f"<style>{sheet()}</style>{paper}{body}</svg>\n"
+        )
+
+    _repr_svg_ = svg
+
+    def __repr__(self) -> str:
+        """Return what the picture shows in words: a notebook stores this beside the SVG."""
+        return f"{self.title}. {self.words}"
+
+
+def _room(scene: Scene) -> tuple[Point, Point]:
+    """Return where a scene begins and how large it is, with a little room around it."""
+    low = (math.floor(scene.low[0]) - 6, math.floor(scene.low[1]) - 6)
+    return low, (math.ceil(scene.high[0]) + 6 - low[0], math.ceil(scene.high[1]) + 6 - low[1])
+
+
+def _view(low: Point, size: Point) -> str:
+    return " ".join(coordinate(x) for x in (*low, *size))
+
+
+def check_small(name: str, array: np.ndarray, most: int = 8) -> None:
+    """Raise unless an array is a matrix that can be read as a picture."""
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"{name} must be (rows, columns) to be drawn, got {array.shape}")
+    if max(array.shape) > most:
+        raise ValueError(
+            f"{name} must have at most {most} rows and columns to be read as a picture, got "
+            f"{array.shape}: draw a part of it, as {name}[:{most}, :{most}]"
+        )
