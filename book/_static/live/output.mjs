@@ -1,5 +1,5 @@
 // What a running cell shows, in the elements and classes of the book's own outputs.
-import { addSteps } from "../pictures.mjs";
+import { addSteps } from "../steps.mjs";
 
 const MOST = 200_000; // characters kept of one cell
 
