@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import attncore as ac
-from attncore import plot
+from attncore import parallel, plot
 from attncore.exercises import check
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,6 +78,7 @@ PUBLIC = [
         ac.sampling,
         ac.scores,
         ac.data,
+        parallel,
         plot,
     )
     for name, function in inspect.getmembers(module, inspect.isfunction)
@@ -104,7 +105,8 @@ def test_documentation_is_complete(function):
 def test_all_is_sorted_and_complete():
     names = {n for n in vars(ac) if not n.startswith("_")}
     # Loaded by tests, not by ac.
-    rooms = {"base", "cache", "core", "exercises", "long", "models", "nn", "plot", "regression"}
+    rooms = {"base", "cache", "core", "exercises", "long", "models", "nn", "parallel", "plot"}
+    rooms |= {"regression"}
 
     assert ac.__all__ == sorted(ac.__all__)
     assert names - rooms == set(ac.__all__)
