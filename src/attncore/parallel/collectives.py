@@ -7,8 +7,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from attncore.base.arrays import check_readable, check_real, shape_of
+from attncore.base.arrays import check_readable, check_real, dtype_name, shape_of
 from attncore.base.integers import check_integer
+
+INTEGERS = (torch.uint8, torch.int8, torch.int32, torch.int64)
 
 
 def check_rank(name: str) -> None:
@@ -288,6 +290,8 @@ def _check(name: str, x: object) -> None:
         raise TypeError(f"x must be a torch tensor, got {type(x).__name__}; use torch.as_tensor(x)")
     check_real("x", x)
     check_readable("x", x)
+    if not x.is_floating_point() and x.dtype not in INTEGERS:
+        raise TypeError(f"x is {dtype_name(x)}, which Gloo does not add up; use x.to(torch.int64)")
 
 
 def _check_axis(name: str, axis: object, x: torch.Tensor) -> int:

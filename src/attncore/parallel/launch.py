@@ -34,12 +34,16 @@ METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 AHEAD = [
     "attncore.nn",
     "attncore.parallel.rank",
+    "torch._dynamo",  # an optimizer imports it
     "torch.fx.experimental.symbolic_shapes",  # a backward pass imports it, and with it sympy
 ]
 """What the process that ranks are forked from imports, once; without it each rank would."""
 
 GRACE = 0.5
 """Seconds in which a rank that is asked should answer."""
+
+CHATTER = ("[Gloo]", "Extension modules:")
+"""How lines begin that libraries and Python write, and that explain nothing."""
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Set while processes start: forking one that has several threads is not safe."""
@@ -67,6 +71,10 @@ def run(
     that they name. Each rank computes with one thread on a CPU, and sees the environment
     variables of the moment. All start with the same random state: seed with the rank for
     different numbers. Tensors come back without the graph behind them.
+
+    Ranks that ask each other for different things wait for ever, or add up what does not belong
+    together. With ``os.environ["TORCH_DISTRIBUTED_DEBUG"] = "DETAIL"`` torch compares what they
+    ask, and says so; it sends a few bytes more.
 
     On Linux the first call starts a process that imports torch once, 2 to 4 seconds, and stays
     as long as this one; ranks are forked from it, some tenths of a second. Elsewhere each rank
@@ -136,7 +144,7 @@ def run(
     if dist.is_initialized():
         raise RuntimeError("this process is a rank itself: call the function, without run")
     call = packed("the function or an argument", (function, args))
-    with tempfile.TemporaryDirectory(prefix="attncore-ranks-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"attncore-{os.getpid()}-") as folder:
         start = Start(call, ranks, device, folder, dict(os.environ), _cells())
         processes: list[BaseProcess] = []
         pipes: list[Any] = []
@@ -256,7 +264,7 @@ def _ended(rank: int, process: BaseProcess, folder: str) -> str:
         if -code == signal.SIGKILL:
             how += ", as the system does when memory runs out"
     lines = Path(folder, f"log{rank}").read_text("utf-8", "replace").splitlines()
-    words = [line for line in lines if not line.startswith("[Gloo]")][-20:]
+    words = [line for line in lines if not line.startswith(CHATTER)][-20:]
     return "\n".join([f"rank {rank} {how} before it returned", *words])
 
 

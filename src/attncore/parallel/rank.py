@@ -54,7 +54,7 @@ def work(pipe: Any, rank: int, start: Start) -> None:
     report: tuple[str, ...] | tuple[str, bytes]
     try:
         _join(rank, start)
-        function, args = pickle.loads(start.call)  # noqa: S301 (the caller wrote it)
+        function, args = _read(start.call)
         report = "returned", packed("what the function returned", function(*args))
     except BaseException as error:  # SystemExit, too
         error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
@@ -86,6 +86,7 @@ def _join(rank: int, start: Start) -> None:
         torch.set_num_threads(1)  # the ranks share the machine's cores
         if sys.platform != "win32":
             os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
+    dist.set_debug_level_from_env()  # a rank has the environment of the caller
     dist.init_process_group(
         "nccl" if start.device == "cuda" else "gloo",
         store=dist.FileStore(str(Path(start.folder) / "store"), start.ranks),  # type: ignore[attr-defined]
@@ -93,6 +94,18 @@ def _join(rank: int, start: Start) -> None:
         world_size=start.ranks,
         timeout=LONGEST,
     )
+
+
+def _read(call: bytes) -> tuple[Any, ...]:
+    """Return the function and its arguments."""
+    try:
+        return pickle.loads(call)  # noqa: S301 (the caller wrote it)
+    except ModuleNotFoundError as error:
+        error.add_note(
+            "Add the folder of that module to sys.path, or have its functions sent by value: "
+            "cloudpickle.register_pickle_by_value(module)"
+        )
+        raise
 
 
 def _serve(pipe: Any, lock: threading.Lock, folder: str) -> None:
