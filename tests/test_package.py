@@ -35,7 +35,7 @@ def test_importing_loads_neither_torch_nor_matplotlib():
     done = run("import attncore, attncore.exercises, attncore.plot; print(*sys.modules)")
 
     assert done.returncode == 0, done.stderr
-    assert not {"torch", "matplotlib"} & set(done.stdout.split())
+    assert not {"torch", "matplotlib", "attncore.parallel"} & set(done.stdout.split())
 
 
 def test_the_oldest_versions_tested_are_the_oldest_allowed():
@@ -62,6 +62,15 @@ def test_plots_say_what_to_install():
 
     assert (
         "attncore.plot needs matplotlib, which is not installed: pip install matplotlib"
+        in done.stderr
+    )
+
+
+def test_several_processes_say_what_to_install():
+    done = run("import attncore.parallel", blocked=["cloudpickle"])
+
+    assert (
+        "attncore.parallel needs cloudpickle, which is not installed: pip install cloudpickle"
         in done.stderr
     )
 

@@ -86,7 +86,7 @@ def _join(rank: int, start: Start) -> None:
         torch.set_num_threads(1)  # the ranks share the machine's cores
         if sys.platform != "win32":
             os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
-    dist.set_debug_level_from_env()  # a rank has the environment of the caller
+    dist.set_debug_level_from_env()  # type: ignore[attr-defined] # of the caller, as it is now
     dist.init_process_group(
         "nccl" if start.device == "cuda" else "gloo",
         store=dist.FileStore(str(Path(start.folder) / "store"), start.ranks),  # type: ignore[attr-defined]

@@ -8,6 +8,9 @@ import pickle
 from types import CodeType
 from typing import Any
 
+import torch
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
+
 try:
     import cloudpickle
 except ModuleNotFoundError:
@@ -18,11 +21,13 @@ except ModuleNotFoundError:
 
 
 class _Pickler(cloudpickle.Pickler):
-    """A pickler whose code remembers its file and lines, so that a traceback can quote them."""
+    """A pickler for code that remembers its file and lines, and for tensors under way."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, CodeType):
+        if isinstance(obj, CodeType):  # so that a traceback can quote it
             return marshal.loads, (marshal.dumps(obj),)
+        if isinstance(obj, AsyncCollectiveTensor):  # else it would go as it was before the sum
+            return torch.Tensor.detach, (obj.trigger_wait(),)
         return super().reducer_override(obj)
 
 
