@@ -19,9 +19,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 import attncore as ac
-from attncore import draw, plot
+from attncore import draw, parallel, plot
 from attncore.base.reading import to_numpy
 from attncore.exercises import EXERCISES, check, verdict
 
@@ -48,6 +49,7 @@ ALIKE = {"q": numbers(2, 4, 5, 4), "k": numbers(2, 4, 5, 4), "v": numbers(2, 4, 
 LENGTHS = np.array([2, 5])
 TERMS = {"mask": MASK, "bias": numbers(3, 5), "scale": 0.5}
 LIKE = numbers(2)
+SENT = torch.from_numpy(numbers(2, 3))
 ROOM = {"batch": 2, "kv_heads": 2, "capacity": 8, "head_dim": 4, "value_dim": 2}
 
 
@@ -79,6 +81,20 @@ def selected(kind, like, rows):
 
 def static_mask(n, window=None):
     return filled(ac.StaticKVCache, torch.zeros(2, dtype=torch.float64)).mask(n, window=window)
+
+
+def as_only_rank(function):
+    """Return a function of ranks that can be called here."""
+
+    @wraps(function)
+    def call(**arguments):
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            return function(**arguments)
+        finally:
+            dist.destroy_process_group()
+
+    return call
 
 
 CALLS = {
@@ -128,6 +144,14 @@ CALLS = {
         {"Tq": 3, "Tk": 5, "count": 2, "seed": 7, "like": LIKE},
     ),
     "masks.padding": (ac.masks.padding, {"lengths": LENGTHS, "Tk": 5}),
+    "parallel.run": (
+        lambda function, **options: parallel.run(function, **options),
+        {"function": dist.get_rank, "ranks": 1, "device": "cpu", "timeout": 30.0},
+    ),
+    "parallel.shift": (as_only_rank(parallel.shift), {"x": SENT, "by": 1}),
+    "parallel.exchange": (as_only_rank(parallel.exchange), {"x": SENT, "split": 0, "join": 1}),
+    "parallel.total": (as_only_rank(parallel.total), {"x": SENT}),
+    "parallel.spread": (as_only_rank(parallel.spread), {"x": SENT, "axis": 1}),
     "masks.combine": (
         lambda first, other: ac.masks.combine(first, other),
         {"first": MASK, "other": ~MASK},
@@ -293,6 +317,7 @@ ACCEPTED = {
     ("masks.combine", "first"): {"None"},
     ("masks.combine", "other"): {"None"},
     ("images.patches", "images"): OF_ANY_DTYPE,
+    ("parallel.shift", "by"): {"a negative integer"},  # back
     ("images.from_patches", "rows"): OF_ANY_DTYPE,
     ("to_numpy", "array"): {"True", "flags"},  # 1 and 0
     ("plot.heatmap", "digits"): {"None"},  # no numbers in the cells
@@ -332,10 +357,12 @@ ELSEWHERE = {
     "data.digits": NO_ARGUMENTS,
     "data.photograph": NO_ARGUMENTS,
     "plot.style": NO_ARGUMENTS,
+    "parallel.bytes_sent": NO_ARGUMENTS,
 }
 
 MODULES = (
-    "cost", "data", "images", "kernels", "masks", "plot", "positions", "sampling", "scores",
+    "cost", "data", "images", "kernels", "masks", "parallel", "plot", "positions", "sampling",
+    "scores",
 )  # fmt: skip
 """The public modules, each of whose public functions and classes has a row, like those of ac."""
 

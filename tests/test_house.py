@@ -15,7 +15,7 @@ FLOORS = (  # from the top; an import goes to a lower floor, or stays in its roo
     ("plot",),
     ("long", "cache", "sampling", "regression", "draw", "cost"),
     ("core",),
-    ("masks", "positions", "scores", "kernels", "images", "data"),
+    ("masks", "positions", "scores", "kernels", "images", "data", "parallel"),
     ("base",),
 )
 FLOOR = {room: -n for n, rooms in enumerate(FLOORS) for room in rooms}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import attncore as ac
-from attncore import draw, plot
+from attncore import draw, parallel, plot
 from attncore.exercises import check
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +35,7 @@ def test_importing_loads_neither_torch_nor_matplotlib():
     done = run("import attncore, attncore.exercises, attncore.plot; print(*sys.modules)")
 
     assert done.returncode == 0, done.stderr
-    assert not {"torch", "matplotlib"} & set(done.stdout.split())
+    assert not {"torch", "matplotlib", "attncore.parallel"} & set(done.stdout.split())
 
 
 def test_the_oldest_versions_tested_are_the_oldest_allowed():
@@ -66,6 +66,15 @@ def test_plots_say_what_to_install():
     )
 
 
+def test_several_processes_say_what_to_install():
+    done = run("import attncore.parallel", blocked=["cloudpickle"])
+
+    assert (
+        "attncore.parallel needs cloudpickle, which is not installed: pip install cloudpickle"
+        in done.stderr
+    )
+
+
 PUBLIC = [
     function
     for module in (
@@ -79,6 +88,7 @@ PUBLIC = [
         ac.scores,
         ac.data,
         draw,
+        parallel,
         plot,
     )
     for name, function in inspect.getmembers(module, inspect.isfunction)
@@ -107,7 +117,7 @@ def test_all_is_sorted_and_complete():
     names = {n for n in vars(ac) if not n.startswith("_")}
     # Loaded by tests, not by ac.
     rooms = {"base", "cache", "core", "exercises", "long", "models", "nn", "regression"}
-    rooms |= {"draw", "plot"}
+    rooms |= {"draw", "parallel", "plot"}
 
     assert ac.__all__ == sorted(ac.__all__)
     assert names - rooms == set(ac.__all__)
