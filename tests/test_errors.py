@@ -363,6 +363,7 @@ LIKE = {
     "random_keys": lambda like: ac.masks.random_keys(4, count=1, like=like),
     "distances": lambda like: ac.positions.distances(4, like=like),
     "alibi": lambda like: ac.positions.alibi(2, 4, like=like),
+    "rope_speeds": lambda like: ac.positions.rope_speeds(4, like=like),
     "KVCache": lambda like: ac.KVCache(1, 1, 4, 4, like=like),
 }
 
