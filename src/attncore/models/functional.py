@@ -48,8 +48,7 @@ def heads(
             )
         )
     if p.q_norm is not None:
-        xp = namespace(x=x)
-        q, k = cast(xp, p.q_norm(q), v.dtype), cast(xp, p.k_norm(k), v.dtype)
+        q, k = normed(p.q_norm, q), normed(p.k_norm, k)
     if p.rope is not None:
         if places is None:
             places = positions_from(0 if cache is None else cache.length, x.shape[-2], x)
@@ -58,6 +57,15 @@ def heads(
         cos, sin = turns(places, q, p.rope_dim, **speed)  # once for both
         q, k = turn(q, cos, sin, p.rope), turn(k, cos, sin, p.rope)
     return q, k, v
+
+
+def normed(norm: Any, rows: Array) -> Array:
+    """Return the rows normed; under autocast they may be of another dtype than its weight."""
+    weight = getattr(norm, "weight", None)  # another norm may have none
+    if weight is None or weight.dtype == rows.dtype:
+        return norm(rows)
+    xp = namespace(rows=rows)
+    return cast(xp, norm(cast(xp, rows, weight.dtype)), rows.dtype)
 
 
 def by_head(rows: Array, count: int) -> Array:

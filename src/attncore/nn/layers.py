@@ -112,7 +112,7 @@ class MultiHeadAttention(AttentionParts, nn.Module):
         options = {"device": device, "dtype": dtype}
 
         def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape, **options))
+            return nn.Parameter(torch.empty(shape, **options))
 
         for name, shape in self._shapes().items():
             self.register_parameter(name, parameter(*shape))

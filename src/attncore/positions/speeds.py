@@ -9,9 +9,10 @@ import numpy as np
 
 from attncore.base.arrays import (
     Array,
-    check_dense,
+    check_readable,
     check_real,
     library_of,
+    namespace,
     read_array,
     shape_of,
     widest,
@@ -154,8 +155,8 @@ def rope_speeds(
     xp, where = library_of(like)
     options = {"dtype": np.float64 if like is None else widest(xp, like), **where}
     s = 1.0 if factor is None else check_positive("factor", factor)
-    L = 0 if length is None else check_least("length", length, 2)
-    N = 0 if tokens is None else check_least("tokens", tokens, 1)
+    L = 0 if length is None else _tokens("length", length, 2)
+    N = 0 if tokens is None else _tokens("tokens", tokens, 1)
     found = 1.0 if gain is None else check_positive("gain", gain)
 
     if kind in ("ntk", "dynamic"):
@@ -222,6 +223,14 @@ def _check_settings(kind: str, given: set[str]) -> None:
         raise ValueError(f"{extra[0]} is not for kind={kind!r}, which takes {takes}")
 
 
+def _tokens(name: str, value: object, least: int) -> int:
+    """Return a number of tokens from `least` on."""
+    number = check_least(name, value, least)
+    if number >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, as positions are, got {number}")
+    return number
+
+
 def _larger(base: float, growth: float, D: int, kind: str) -> float:
     """Return the base with which the slowest pair is slowed by `growth`."""
     if D < 4:
@@ -252,10 +261,9 @@ def _pair(turns: float, D: int, base: float, L: int) -> float:
 
 def _factors(name: str, value: Array, D: int) -> list[float]:
     """Return the factors of the pairs as numbers, one for each."""
-    xp, _ = library_of(value if hasattr(value, "dtype") else None)
-    array = read_array(xp, name, value)
+    array = read_array(namespace(**{name: value}), name, value)
     check_real(name, array)
-    check_dense(name, array)
+    check_readable(name, array)
     if shape_of(array) != (D // 2,):
         raise ValueError(f"{name} must be (D / 2,) = ({D // 2},), got {shape_of(array)}")
     return [check_positive(f"a number of {name}", n) for n in array.tolist()]
