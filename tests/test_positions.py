@@ -151,23 +151,21 @@ LARGE = {"int8": 127, "uint8": 255, "int16": 32_767, "uint16": 65_535, "int32": 
 @pytest.mark.parametrize("kind", ["rope", "rope in 16 bits", "sinusoidal"])
 def test_small_integers_are_exact_up_to_their_largest(kind, dtype, largest):
     places = np.array([largest - 1, largest, 3])
-    dtypes = {"rope": "float64", "rope in 16 bits": "float16", "sinusoidal": None}
-    if kind == "sinusoidal":
-        expected = positions.sinusoidal(places.astype(float), D)
-        found = positions.sinusoidal(places.astype(dtype), D)
-        theirs = positions.sinusoidal(torch.from_numpy(places).to(getattr(torch, dtype)), D)
-        tolerance = 1e-6  # integers become torch's default, float32
-    else:
-        x = np.ones((3, D), dtypes[kind])
-        expected = positions.rope(x, [int(t) for t in places])
-        found = positions.rope(x, places.astype(dtype))
-        theirs = torch.from_numpy(places).to(getattr(torch, dtype))
-        theirs = positions.rope(torch.from_numpy(x), theirs)
-        tolerance = 0
-        assert found.dtype == x.dtype
+    x = np.ones((3, D), "float16" if kind == "rope in 16 bits" else "float64")
+
+    def run(x, places):
+        return (
+            positions.sinusoidal(places, D) if kind == "sinusoidal" else positions.rope(x, places)
+        )
+
+    expected = run(x, places.astype(float))
+    found = run(x, places.astype(dtype))
+    theirs = run(torch.from_numpy(x), torch.from_numpy(places).to(getattr(torch, dtype)))
+    # In torch integers become float32 waves.
+    tolerance = {"rope": 1e-12, "rope in 16 bits": 1e-3, "sinusoidal": 1e-6}[kind]
 
     assert (found == expected).all()
-    assert abs(theirs.numpy() - expected).max() <= max(tolerance, 1e-3 * (kind[-4:] == "bits"))
+    assert abs(theirs.numpy() - expected).max() < tolerance
 
 
 def test_a_list_of_numbers_of_16_bits_is_refused_too():

@@ -204,10 +204,17 @@ class DecoderParts:
         made = "torch.Generator().manual_seed(0)"
         if kind is np.random.Generator:
             made = "numpy.random.default_rng(0)"
-        if not (generator is None or isinstance(generator, kind)):
-            wanted = f"{kind.__module__.removesuffix('._C')}.{kind.__name__}"
-            raise TypeError(
-                f"generator must be a {wanted}, got {type(generator).__name__}: use {made}"
+        each = generator if isinstance(generator, (list, tuple)) else [generator]
+        for one in each:
+            if not (generator is None or isinstance(one, kind)):
+                wanted = f"{kind.__module__.removesuffix('._C')}.{kind.__name__}"
+                raise TypeError(
+                    f"generator must be a {wanted}, got {type(one).__name__}: use {made}"
+                )
+        if each is generator and len(each) != len(tokens):
+            raise ValueError(
+                f"generator must be one, or a list of one for each of the {len(tokens)} rows of "
+                f"tokens, got {len(each)}"
             )
         if (generator is None) != (temperature == 0):
             raise ValueError(
@@ -368,7 +375,7 @@ class Decoder(DecoderParts, Module):
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | Sequence[np.random.Generator] | None = None,
     ) -> np.ndarray:
         """Append a next token, `steps` times: the likeliest, or one drawn at random.
 
@@ -378,7 +385,7 @@ class Decoder(DecoderParts, Module):
             As in :meth:`attncore.nn.Decoder.generate`.
         generator
             Where chance comes from, if the temperature is above 0: a NumPy generator, which draws
-            other numbers than torch's from the same seed.
+            other numbers than torch's from the same seed; or a list of one for each row.
 
         Returns
         -------
@@ -389,8 +396,14 @@ class Decoder(DecoderParts, Module):
         kind = np.random.Generator
         steps = self._check_prompt(tokens, steps, left_padding, generator, kind, **settings)
         caches = self.new_caches(len(tokens)) if cached else None
-        draw = None if generator is None else lambda p: generator.random(len(p))
-        return write(self, self, tokens, steps, caches, chooser(draw, **settings), left_padding)
+
+        def draw(p: np.ndarray) -> np.ndarray:
+            if isinstance(generator, np.random.Generator):
+                return generator.random(len(p))
+            return np.array([one.random() for one in generator or ()])
+
+        choose = chooser(None if generator is None else draw, **settings)
+        return write(self, self, tokens, steps, caches, choose, left_padding)
 
     def _array(self, numbers: Any) -> np.ndarray:
         return np.array(numbers, dtype=np.int64)

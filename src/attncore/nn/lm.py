@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -125,7 +125,7 @@ class Decoder(DecoderParts, nn.Module):
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> Tensor:
         """Append a next token, `steps` times: the likeliest, or one drawn at random.
 
@@ -154,7 +154,8 @@ class Decoder(DecoderParts, nn.Module):
         generator
             Where chance comes from, if the temperature is above 0. Each step takes one number
             for each row of the batch, so the same seed writes other texts in a batch of another
-            size, and in another dtype.
+            size, and in another dtype. A list of generators, one for each row, gives each row the
+            text that it gets alone with that generator.
 
         Returns
         -------
@@ -169,11 +170,14 @@ class Decoder(DecoderParts, nn.Module):
         needed = max(tokens.shape[1] + steps - 1, 1)
         room = min(-(-needed // 256) * 256, self.context) if compiled else None
 
-        chance: Any = generator
+        def numbers(count: int, dtype: torch.dtype, chance: torch.Generator) -> Tensor:
+            return torch.rand(count, dtype=dtype, generator=chance, device=chance.device)
 
         def draw(p: Tensor) -> Tensor:
-            where = {"generator": chance, "device": chance.device}
-            return torch.rand(len(p), dtype=p.dtype, **where).to(p.device)
+            if isinstance(generator, torch.Generator):
+                return numbers(len(p), p.dtype, generator).to(p.device)
+            rows = [numbers(1, p.dtype, one).to(p.device) for one in generator or ()]
+            return torch.cat(rows)
 
         choose = chooser(None if generator is None else draw, **settings)
         with torch.inference_mode():
