@@ -91,7 +91,7 @@ def check_vocabulary(name: str, tokens: Array, N: int) -> None:
         raise ValueError(f"{name} must lie in 0 to N - 1 = {N - 1}, got {int(wrong[0])}")
 
 
-def check_left_padding(left_padding: Array, tokens: Array, total: int | Array) -> Array:
+def check_left_padding(left_padding: Array, tokens: Array, total: int) -> Array:
     """Return how many of `total` tokens are padding, at the start of each row: `(B,)`, int64.
 
     On a GPU this waits for it.
@@ -113,7 +113,7 @@ def check_left_padding(left_padding: Array, tokens: Array, total: int | Array) -
     left = cast(xp, left, xp.int64)
     if not holds((left >= 0) & (left < total), "left_padding must leave each row a token"):
         raise ValueError(
-            f"left_padding must leave each row a token of {int(total)}, got {left.tolist()}"
+            f"left_padding must leave each row a token of {total}, got {left.tolist()}"
         )
     return left
 

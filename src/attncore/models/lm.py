@@ -93,7 +93,7 @@ class DecoderParts:
             raise ValueError(f"{needed} tokens, but the model has {self.context} positions")
         given = {"start": start, "causal": causal, "look": look}
         if left_padding is not None:
-            given["left_padding"] = self._left_padding(left_padding, tokens, start, caches)
+            given["left_padding"] = self._left_padding(left_padding, tokens, caches)
         try:
             return functional.decoder(self, tokens, caches, **given)
         except IndexError:
@@ -114,9 +114,8 @@ class DecoderParts:
         logits = self.forward(tokens, caches, causal=causal, look=functional.into(found))
         return {**found, "logits": logits}
 
-    @staticmethod
     def _left_padding(
-        left_padding: Array, tokens: Array, start: Any, caches: Sequence[KVCache] | None
+        self, left_padding: Array, tokens: Array, caches: Sequence[KVCache] | None
     ) -> Array:
         """Return the padding as int64 `(B,)`, after checking that it can be left out."""
         if window := next((cache.window for cache in caches or () if cache.window), None):
@@ -124,7 +123,9 @@ class DecoderParts:
                 f"left_padding cannot be used with caches that have a window ({window}), which "
                 "keep no order: use model.new_caches()"
             )
-        return check_left_padding(left_padding, tokens, start + tokens.shape[1])
+        # With caches a prompt may come in parts, the first of which are padding only.
+        total = tokens.shape[1] if caches is None else self.context
+        return check_left_padding(left_padding, tokens, total)
 
     def _length(self, caches: Sequence[KVCache] | None, causal: bool) -> Any:
         """Return how many tokens the caches hold, after checking that they belong together."""
