@@ -172,11 +172,11 @@ def cases():
             f"rope {pairing}",
             size(lambda T, q, p=pairing: positions.rope(q, torch.arange(T), pairing=p)),
         )
-    speeds, _ = positions.rope_speeds(6, kind="llama3", factor=4.0, length=16)
+    speeds = positions.rope_speeds(6, kind="llama3", factor=4.0, length=16)[0].tolist()
     part = {"rope_dim": 6, "gain": 1.5}
     yield (
         "rope at given speeds",
-        size(lambda T, q: positions.rope(q, torch.arange(T), speeds=speeds.tolist(), **part)),
+        size(lambda T, q: positions.rope(q, torch.arange(T), speeds=speeds, **part)),
     )
     yield (
         "rope_speeds",

@@ -50,12 +50,13 @@ def heads(
     if p.q_norm is not None:
         q, k = normed(p.q_norm, q), normed(p.k_norm, k)
     if p.rope is not None:
+        xp = namespace(x=x)
         if places is None:
             places = positions_from(0 if cache is None else cache.length, x.shape[-2], x)
-            places = exact(namespace(x=x), places, x)
+            places = exact(xp, places, x)
         speed = {"base": p.rope_base, "speeds": p.rope_speeds, "gain": p.rope_gain}
-        cos, sin = turns(places, q, p.rope_dim, **speed)  # once for both
-        q, k = turn(q, cos, sin, p.rope), turn(k, cos, sin, p.rope)
+        cos, sin = turns(xp, places, q, p.rope_dim, **speed)  # once for both
+        q, k = turn(xp, q, cos, sin, p.rope), turn(xp, k, cos, sin, p.rope)
     return q, k, v
 
 

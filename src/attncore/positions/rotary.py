@@ -110,10 +110,12 @@ def rope(
     if speeds is not None:
         speeds = check_speeds(xp, speeds, R)
         check_device(**({"speeds": speeds} if is_tensor(given["speeds"]) else {}), x=x)
-    return turn(x, *turns(places, x, R, base=base, speeds=speeds, gain=gain), pairing)
+    cos, sin = turns(xp, places, x, R, base=base, speeds=speeds, gain=gain)
+    return turn(xp, x, cos, sin, pairing)
 
 
 def turns(
+    xp: Any,
     places: Array,
     like: Array,
     R: int,
@@ -126,18 +128,17 @@ def turns(
 
     Both are of the precision in which rows like these are turned, and multiplied by the gain.
     """
-    xp = namespace(like=like)
     angles = angles_of(xp, places, R, base, speeds)
-    dtype = wide(xp, like[..., :0]).dtype
+    dtype = xp.float32 if dtype_name(like) in LOW_PRECISION else like.dtype
     cos, sin = xp.cos(angles), xp.sin(angles)
     if gain != 1:
         cos, sin = gain * cos, gain * sin
     return cast(xp, cos, dtype), cast(xp, sin, dtype)
 
 
-def turn(x: Array, cos: Array, sin: Array, pairing: str) -> Array:
+def turn(xp: Any, x: Array, cos: Array, sin: Array, pairing: str) -> Array:
     """Turn the first features of x `(..., T, D)`, two for each cosine `(..., T, R / 2)`."""
-    xp, R = namespace(x=x), 2 * cos.shape[-1]
+    R = 2 * cos.shape[-1]
     part = x.shape[-1] != R
     pairs = wide(xp, x[..., :R] if part else x)
     if pairing == "half":
