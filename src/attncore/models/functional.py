@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attncore.base.arrays import Array, cast, library_of, namespace, padding_mask
+from attncore.base.arrays import Array, cast, library_of, namespace, padding_mask, widest
 from attncore.cache.growing import KVCache, undo_on_error
 from attncore.cache.static import StaticKVCache
 from attncore.core.attention import attention, attention_weights
@@ -19,7 +19,7 @@ from attncore.core.reference import mix
 from attncore.masks import combine
 from attncore.models.inputs import autocasts
 from attncore.models.ops import embed, gelu, linear, silu, split
-from attncore.positions.rotary import exact, turn, turns
+from attncore.positions.rotary import turn, turns
 
 Look = Callable[[str, Array], Any]
 """Is told the name and the value of what is computed; what it returns goes on in its place."""
@@ -52,9 +52,9 @@ def heads(
     if p.rope is not None:
         xp = namespace(x=x)
         if places is None:
-            places = positions_from(0 if cache is None else cache.length, x.shape[-2], x)
-            places = exact(xp, places, x)
-        speed = {"base": p.rope_base, "speeds": p.rope_speeds, "gain": p.rope_gain}
+            start = 0 if cache is None else cache.length
+            places = positions_from(start, x.shape[-2], x, dtype=widest(xp, x))
+        speed = {"base": p.rope_base, "speeds": p.speeds_beside(x), "gain": p.rope_gain}
         cos, sin = turns(xp, places, q, p.rope_dim, **speed)  # once for both
         q, k = turn(xp, q, cos, sin, p.rope), turn(xp, k, cos, sin, p.rope)
     return q, k, v
@@ -182,10 +182,10 @@ def rows_from(start: Any, T: int, table: Array, places: Array | None = None) -> 
     return embed(places.clip(max=table.shape[0] - 1), table)  # a full cache gives NaN later
 
 
-def positions_from(start: Any, T: int, like: Array) -> Array:
+def positions_from(start: Any, T: int, like: Array, **options: Any) -> Array:
     """Return the positions `(T,)` of T tokens, the first of them `start`."""
     xp, where = library_of(like)
-    return start + xp.arange(T, **where)
+    return start + xp.arange(T, **where, **options)
 
 
 def vision(p: Any, patches: Array, mask: Array | None, look: Look | None = None) -> Array:

@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from attncore.base.arrays import Array, check_readable, namespace, shape_of
+from attncore.base.arrays import (
+    Array,
+    check_readable,
+    is_tensor,
+    namespace,
+    shape_of,
+    widest,
+)
 from attncore.base.checks import check_scale
 from attncore.base.integers import check_sizes, check_window
 from attncore.base.settings import check_choice, check_flag, check_positive
+from attncore.base.tracing import is_traced
 from attncore.cache.growing import KVCache
 from attncore.core.attention import attention_weights
 from attncore.models import functional
@@ -38,6 +46,8 @@ class AttentionParts:
     in_proj_bias: Any
     out_proj: Any
     scale: Any
+    rope_speeds: tuple[float, ...] | None
+    sent_speeds: Any
 
     def _set_sizes(
         self,
@@ -74,7 +84,7 @@ class AttentionParts:
         rope_gain: float,
     ) -> None:
         self.rope, self.rope_base, self.rope_gain = rope, rope_base, rope_gain
-        self.rope_dim, self.rope_speeds = self.head_dim, None
+        self.rope_dim, self.rope_speeds, self.sent_speeds = self.head_dim, None, None
         if rope is None:
             if rope_dim is not None or rope_speeds is not None or rope_gain != 1:
                 raise ValueError("rope_dim, rope_speeds and rope_gain need rope=, such as 'half'")
@@ -87,6 +97,20 @@ class AttentionParts:
             speeds = check_speeds(xp, rope_speeds, self.rope_dim)
             check_readable("rope_speeds", speeds)
             self.rope_speeds = tuple(speeds.tolist())  # no cast of the layer will round them
+
+    def speeds_beside(self, x: Array) -> Any:
+        """Return the speeds, if they were given, where x is; they are sent to a GPU only once."""
+        if self.rope_speeds is None or not is_tensor(x):
+            return self.rope_speeds
+        if self.sent_speeds is not None and self.sent_speeds.device == x.device:
+            return self.sent_speeds
+        torch = namespace(x=x)
+        options = {"dtype": widest(torch, x), "device": x.device}
+        if is_traced():
+            return torch.asarray(self.rope_speeds, **options)
+        with torch.inference_mode(False):  # what is kept may be met in training too
+            self.sent_speeds = torch.asarray(self.rope_speeds, **options)
+        return self.sent_speeds
 
     def _check_scale(self, scale: Any) -> float | None:
         """Return the number that scores are to be multiplied by; None if it is left or learned."""

@@ -187,8 +187,9 @@ def check_speeds(xp: Any, speeds: Array, R: int) -> Array:
 
 def exact(xp: Any, positions: Array, like: Array) -> Array:
     """Return positions as float64; in 32 bits, angles near 100,000 are off by up to 0.007."""
-    as_floats(positions=positions)  # refuses what holds no real numbers
+    namespace(positions=positions)  # refuses a masked array
     positions = read_array(xp, "positions", positions)
+    check_real("positions", positions)
     if dtype_name(positions) in LOW_PRECISION:
         raise TypeError(
             f"positions must be integers or floats of 32 bits at least, got "
