@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import attncore as ac
+from attncore import models
 from attncore.models import functional
 from attncore.nn import Block, MultiHeadAttention
 
@@ -63,6 +64,26 @@ def test_weights_travel_both_ways():
     theirs.load_state_dict(ours.state_dict())
 
     assert list(ours.state_dict()) == list(theirs.state_dict())
+
+
+@pytest.mark.parametrize("context_dim", [None, 8])
+def test_weights_travel_between_numpy_and_torchs_own_layer(context_dim):
+    _, theirs = twins(context_dim=context_dim)
+    plain = models.MultiHeadAttention(WIDTH, HEADS, context_dim=context_dim, rng=1)
+    x, context = rand(B, TQ, WIDTH), rand(B, TK, context_dim or WIDTH)
+    drawn = {name: torch.from_numpy(array.copy()) for name, array in plain.state_dict().items()}
+    hidden = torch.rand(B, TK, generator=torch.Generator().manual_seed(0)) < 0.4
+    hidden[:, 0] = False
+    for state in (shake(theirs).state_dict(), drawn):
+        plain.load_state_dict(state)
+        theirs.load_state_dict({n: torch.from_numpy(a) for n, a in plain.state_dict().items()})
+        expected = theirs(x, context, context, key_padding_mask=hidden)[0].detach().numpy()
+        found = plain(x.numpy(), context.numpy(), mask=~hidden[:, None, None].numpy())
+
+        assert np.allclose(found, expected, atol=1e-12)
+    assert "True hides a key, and here it is ``mask=~m``" in " ".join(
+        MultiHeadAttention.__doc__.split()
+    )
 
 
 def test_padding_is_kept_out():
