@@ -54,9 +54,10 @@ class Decoder(DecoderParts, nn.Module):
     ValueError
         If a character is repeated or a size does not fit; on a call, if tokens are no integers
         `(B, T)`, on another device or outside the vocabulary, if there are more of them than
-        positions, or the caches do not belong together; by :meth:`encode`, if a character is
-        unknown. On a GPU only :meth:`generate` and :meth:`decode` look for tokens outside the
-        vocabulary: looking waits for the GPU.
+        positions, the caches do not belong together, or the padding leaves a row no token; by
+        :meth:`encode`, if a character is unknown. On a GPU only :meth:`generate` and
+        :meth:`decode` look for tokens outside the vocabulary: looking waits for the GPU, as
+        `left_padding` does.
     TypeError
         If a size is not an integer, or anything else is not of the kind that is asked for.
 
