@@ -143,7 +143,6 @@ CALLS = {
         ac.masks.random_keys,
         {"Tq": 3, "Tk": 5, "count": 2, "seed": 7, "like": LIKE},
     ),
-    "masks.padding": (ac.masks.padding, {"lengths": LENGTHS, "Tk": 5}),
     "parallel.run": (
         lambda function, **options: parallel.run(function, **options),
         {"function": dist.get_rank, "ranks": 1, "device": "cpu", "timeout": 30.0},
@@ -152,6 +151,7 @@ CALLS = {
     "parallel.exchange": (as_only_rank(parallel.exchange), {"x": SENT, "split": 0, "join": 1}),
     "parallel.total": (as_only_rank(parallel.total), {"x": SENT}),
     "parallel.spread": (as_only_rank(parallel.spread), {"x": SENT, "axis": 1}),
+    "masks.padding": (ac.masks.padding, {"lengths": LENGTHS, "Tk": 5, "left": True}),
     "masks.combine": (
         lambda first, other: ac.masks.combine(first, other),
         {"first": MASK, "other": ~MASK},
@@ -164,6 +164,30 @@ CALLS = {
         ac.positions.rope,
         {"x": q, "positions": np.arange(3), "base": 100.0, "pairing": "half"},
     ),
+    "positions.rope of a part": (
+        ac.positions.rope,
+        {"x": q, "positions": np.arange(3), "rope_dim": 2, "speeds": numbers(1), "gain": 1.5},
+    ),
+    "positions.rope_speeds": (ac.positions.rope_speeds, {"D": 8, "base": 100.0, "like": LIKE}),
+    **{
+        f"positions.rope_speeds of {kind}": (
+            partial(ac.positions.rope_speeds, 8),
+            {"kind": kind, **settings},
+        )
+        for kind, settings in {
+            "dynamic": {"factor": 2.5, "length": 64, "tokens": 128},
+            "yarn": {"factor": 2.5, "length": 64, "low": 1.5, "high": 8.5, "truncate": False},
+            "llama3": {"factor": 2.5, "length": 64, "low": 1.5, "high": 8.5},
+            "longrope": {
+                "length": 64,
+                "tokens": 128,
+                "short": 1 + numbers(4),
+                "long": 2 + numbers(4),
+                "gain": 1.5,
+            },
+            "proportional": {"rope_dim": 4, "factor": 2.5},
+        }.items()
+    },
     "positions.distances": (ac.positions.distances, {"Tq": 3, "Tk": 5, "like": LIKE}),
     "positions.alibi": (ac.positions.alibi, {"H": 3, "Tq": 3, "Tk": 5, "like": LIKE}),
     "positions.t5_bucket": (

@@ -172,6 +172,23 @@ def cases():
             f"rope {pairing}",
             size(lambda T, q, p=pairing: positions.rope(q, torch.arange(T), pairing=p)),
         )
+    speeds = positions.rope_speeds(6, kind="llama3", factor=4.0, length=16)[0].tolist()
+    part = {"rope_dim": 6, "gain": 1.5}
+    yield (
+        "rope at given speeds",
+        size(lambda T, q: positions.rope(q, torch.arange(T), speeds=speeds, **part)),
+    )
+    yield (
+        "rope_speeds",
+        size(
+            lambda T, q: positions.rope(
+                q,
+                torch.arange(T),
+                speeds=positions.rope_speeds(8, kind="yarn", factor=4.0, length=99, like=q)[0],
+            )
+        ),
+    )
+    yield "masks.padding", of_lengths(lambda q, k, v, n: masks.padding(n, k.shape[2], left=True))
     yield (
         "xl_bias",
         function(
@@ -208,6 +225,20 @@ def cases():
         layer(whole, lambda m, x: m(x[0], lengths=x[1]), X, ("B", "T"), make=(None, lengths)),
     )
     yield "layer weights", layer(whole, lambda m, x: m.weights(*x, causal=True), X)
+    turned = MultiHeadAttention(
+        32, 4, 2, rope="half", rope_dim=6, rope_speeds=speeds, qk_norm=True, scale="learned"
+    )
+    yield (
+        "layer positions",
+        layer(
+            turned,
+            lambda m, x: m(x[0], causal=True, positions=x[1]),
+            X,
+            ("B", "T"),
+            make=(None, letters),
+        ),
+    )
+    yield "layer with weights", layer(turned, lambda m, x: m(*x, causal=True, need_weights=True), X)
     yield "layer cross", layer(cross, lambda m, x: m(*x), X, ("B", "T+3", 32))
     yield "Block", layer(Block(32, 4), lambda m, x: m(*x, causal=True), X)
     yield (
@@ -216,6 +247,19 @@ def cases():
     )
     model = Decoder("abcd", d_model=16, layers=2, heads=4, kv_heads=2, context=600)
     yield "Decoder", layer(model, lambda m, x: m(*x), ("B", "T"), make=(letters,))
+    own = {"rope": "half", "norm": "rms", "network": "swiglu", "tied": False}
+    modern = Decoder("abcd", d_model=16, layers=2, heads=4, kv_heads=2, context=600, **own)
+    yield "Decoder with rope", layer(modern, lambda m, x: m(*x), ("B", "T"), make=(letters,))
+    yield (
+        "Decoder padded before",
+        layer(
+            modern,
+            lambda m, x: m(x[0], left_padding=x[1]),
+            ("B", "T"),
+            ("B",),
+            make=(letters, letters),
+        ),
+    )
     images = VisionTransformer((8, 8, 1), 10, size=2, d_model=16, layers=2, heads=4)
     yield (
         "VisionTransformer",

@@ -67,6 +67,15 @@ def test_self_attention(kv_heads, bias, call):
 @pytest.mark.parametrize("rope", ["half", "interleaved"])
 def test_turned_queries_and_keys(rope):
     check(*twins(24, 4, 2, rope=rope, rope_base=100.0), rand(B, T, 24), causal=True)
+    part = {"rope_dim": 4, "rope_speeds": [0.9, 0.3], "rope_gain": 1.3}
+    check(*twins(24, 4, 2, rope=rope, **part), rand(B, T, 24), causal=True)
+
+
+@pytest.mark.parametrize("option", [{"qk_norm": True}, {"scale": 0.5}, {"scale": "learned"}])
+def test_what_has_no_gradient_here_is_refused(option):
+    layer = models.MultiHeadAttention(8, 2, **option, rng=0)
+    with pytest.raises(ValueError, match="a layer with qk_norm or a scale has no gradient written"):
+        with_gradient(layer, np.zeros((3, 8)))
 
 
 @pytest.mark.parametrize("context_dim", [None, 13])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import attncore as ac
+from attncore import models
 from attncore.models import functional
 from attncore.nn import Block, MultiHeadAttention
 
@@ -16,7 +17,7 @@ DOUBLE = {"dtype": torch.float64}
 
 
 def rand(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), **DOUBLE)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), **DOUBLE)
 
 
 def shake(module):
@@ -63,6 +64,26 @@ def test_weights_travel_both_ways():
     theirs.load_state_dict(ours.state_dict())
 
     assert list(ours.state_dict()) == list(theirs.state_dict())
+
+
+@pytest.mark.parametrize("context_dim", [None, 8])
+def test_weights_travel_between_numpy_and_torchs_own_layer(context_dim):
+    _, theirs = twins(context_dim=context_dim)
+    plain = models.MultiHeadAttention(WIDTH, HEADS, context_dim=context_dim, rng=1)
+    x, context = rand(B, TQ, WIDTH), rand(B, TK, context_dim or WIDTH)
+    drawn = {name: torch.from_numpy(array.copy()) for name, array in plain.state_dict().items()}
+    hidden = torch.rand(B, TK, generator=torch.Generator().manual_seed(0)) < 0.4
+    hidden[:, 0] = False
+    for state in (shake(theirs).state_dict(), drawn):
+        plain.load_state_dict(state)
+        theirs.load_state_dict({n: torch.from_numpy(a) for n, a in plain.state_dict().items()})
+        expected = theirs(x, context, context, key_padding_mask=hidden)[0].detach().numpy()
+        found = plain(x.numpy(), context.numpy(), mask=~hidden[:, None, None].numpy())
+
+        assert np.allclose(found, expected, atol=1e-12)
+    assert "True hides a key, and here it is ``mask=~m``" in " ".join(
+        MultiHeadAttention.__doc__.split()
+    )
 
 
 def test_padding_is_kept_out():
@@ -159,6 +180,184 @@ def test_rope_sees_order_and_not_where_the_text_stands():
 
     assert torch.allclose(twice[:, TK:], layer(x, causal=True))
     assert not torch.allclose(layer(x[:, order])[:, -1], layer(x)[:, -1])
+
+
+# -- positions, norms, scale, weights ---------------------------------------------------------
+
+PLACES = torch.tensor([[5, 6, 7, 8, 9, 10, 11], [0, 0, 3, 4, 90, 91, 2000]])  # (B, TK)
+
+
+def expected_of(layer, x, places, **options):
+    """Compute a layer from the parts: its maps, rope, attention."""
+    plain = MultiHeadAttention(WIDTH, 6, 2, head_dim=8, **DOUBLE)
+    plain.load_state_dict({n: p for n, p in layer.state_dict().items() if "_proj" in n})
+    q, k, v = functional.heads(plain, x, None)
+    q, k = (ac.positions.rope(a, places, **options) for a in (q, k))
+    mixed = ac.attention(q, k, v, causal=True, scale=layer.scale)
+    return plain.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.float32])
+def test_rows_stand_where_their_positions_say(dtype):
+    layer = shake(MultiHeadAttention(WIDTH, 6, 2, head_dim=8, rope="half", **DOUBLE))
+    x, places = rand(B, TK, WIDTH), PLACES.to(dtype)
+    found = layer(x, causal=True, positions=places)
+
+    assert torch.allclose(found, expected_of(layer, x, PLACES[:, None]))
+    for b in range(B):
+        alone = layer(x[b : b + 1], causal=True, positions=places[b])
+        assert torch.allclose(alone[0], found[b])
+        assert torch.allclose(layer(x[b], causal=True, positions=places[b]), found[b])
+    assert torch.allclose(layer(x, positions=places[:1]), layer(x, positions=places[0]))
+    assert torch.allclose(layer(x, positions=range(TK)), layer(x))
+    assert torch.allclose(layer.weights(x, positions=range(3, 3 + TK)), layer.weights(x))
+    assert not torch.allclose(layer.weights(x, positions=places), layer.weights(x))
+
+
+@pytest.mark.parametrize("kind", [ac.KVCache, ac.StaticKVCache])
+def test_positions_go_on_with_a_cache(kind):
+    layer = shake(MultiHeadAttention(WIDTH, 6, 2, head_dim=8, rope="half", **DOUBLE))
+    x = rand(B, TK, WIDTH)
+    cache = kind(B, 2, TK + 2, 8, like=x)
+    with torch.no_grad():
+        whole = layer(x, causal=True, positions=PLACES)
+        parts = [
+            layer(part, cache=cache, positions=at)
+            for part, at in zip(x.split([3, 1, 3], 1), PLACES.split([3, 1, 3], 1), strict=True)
+        ]
+
+    assert torch.allclose(torch.cat(parts, dim=1), whole)
+
+
+def test_padding_before_a_sequence_changes_nothing_for_it():
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, rope="half", **DOUBLE))
+    lengths, x = torch.tensor([TK, 3]), rand(B, TK, WIDTH)
+    places = (torch.arange(TK) - (TK - lengths)[:, None]).clamp(min=0)
+    mask = ac.masks.padding(lengths, TK, left=True)
+    found = layer(x, mask=mask, causal=True, positions=places)
+
+    assert torch.allclose(found[0], layer(x[0], causal=True))
+    assert torch.allclose(found[1, -3:], layer(x[1, -3:], causal=True))
+    assert mask[:, 0, 0].tolist() == [[True] * TK, [False] * 4 + [True] * 3]
+
+
+@pytest.mark.parametrize("pairing", ["half", "interleaved"])
+def test_a_layer_turns_part_of_the_features_at_given_speeds(pairing):
+    speeds, gain = ac.positions.rope_speeds(4, kind="yarn", factor=4.0, length=100)
+    options = {"rope_dim": 4, "rope_speeds": speeds, "rope_gain": gain}
+    layer = MultiHeadAttention(WIDTH, 6, 2, head_dim=8, rope=pairing, **options, **DOUBLE)
+    x = rand(B, TK, WIDTH)
+    own = {"rope_dim": 4, "speeds": torch.from_numpy(speeds), "gain": gain, "pairing": pairing}
+    expected = expected_of(shake(layer), x, range(TK), **own)
+
+    assert torch.allclose(layer(x, causal=True), expected)
+    assert "rope_dim=4" in repr(layer)
+    low = copy.deepcopy(layer).half().double()  # the speeds are no parameter, and stay as they are
+    far = torch.arange(TK) + 100_000
+    assert torch.allclose(low(x, causal=True, positions=far), expected_of(low, x, far, **own))
+    for given_as in (torch.from_numpy(speeds), speeds.tolist()):
+        options["rope_speeds"] = given_as
+        again = MultiHeadAttention(WIDTH, 6, 2, head_dim=8, rope=pairing, **options, **DOUBLE)
+        again.load_state_dict(layer.state_dict())
+        assert torch.equal(again(x, causal=True), layer(x, causal=True))
+
+
+@pytest.mark.parametrize("gain", [True, False])
+@pytest.mark.parametrize("rope", [None, "half"])
+def test_queries_and_keys_are_normed_before_they_turn(gain, rope):
+    options = {"qk_norm": True, "qk_gain": gain, "norm_eps": 0.3, "rope": rope}
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, **options, **DOUBLE))
+    plain = MultiHeadAttention(WIDTH, HEADS, **DOUBLE)
+    state = layer.state_dict()
+    plain.load_state_dict({n: p for n, p in state.items() if "norm" not in n})
+    x = rand(B, TK, WIDTH)
+    q, k, v = functional.heads(plain, x, None)
+    q, k = (a / (a.pow(2).mean(-1, keepdim=True) + 0.3).sqrt() for a in (q, k))
+    if gain:
+        q, k = q * state["q_norm.weight"], k * state["k_norm.weight"]
+    if rope:
+        q, k = (ac.positions.rope(a, range(TK)) for a in (q, k))
+    expected = plain.out_proj(ac.attention(q, k, v).transpose(1, 2).flatten(2))
+
+    assert torch.allclose(layer(x), expected)
+    assert ("q_norm.weight" in state) == gain
+    layer.reset_parameters()
+    assert all((p == 1).all() for n, p in layer.named_parameters() if "norm" in n)
+    cross = shake(MultiHeadAttention(WIDTH, HEADS, qk_norm=True, context_dim=8, **DOUBLE))
+    assert cross(x, rand(B, TQ, 8)).shape == x.shape
+
+
+def test_a_scale_may_be_given_or_learned():
+    x = rand(B, TK, WIDTH)
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, scale="learned", **DOUBLE))
+    layer.reset_parameters()
+    assert layer.scale.item() == (WIDTH // HEADS) ** -0.5
+    plain = MultiHeadAttention(WIDTH, HEADS, **DOUBLE)
+    plain.load_state_dict({n: p for n, p in layer.state_dict().items() if n != "scale"})
+    assert torch.allclose(layer(x), plain(x))
+    layer(x).pow(2).sum().backward()
+    assert layer.scale.grad.abs() > 1e-6
+
+    twice = MultiHeadAttention(WIDTH, HEADS, scale=2 * (WIDTH // HEADS) ** -0.5, **DOUBLE)
+    twice.load_state_dict(plain.state_dict())
+    q, k, v = functional.heads(plain, x, None)
+    expected = ac.attention_weights(2 * q, k)
+    assert torch.allclose(twice.weights(x), expected)
+    assert torch.allclose(twice(x, need_weights=True)[1], expected)
+    mixed = (expected @ v).transpose(1, 2).flatten(2)
+    assert torch.allclose(twice(x), plain.out_proj(mixed))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_weights_come_with_the_output_as_torchs_do(bias):
+    ours, theirs = twins(bias)
+    x, keep = rand(B, TQ, WIDTH), ac.masks.causal(TQ, like=rand(1))
+    expected = theirs(x, x, x, attn_mask=~keep, average_attn_weights=False)
+    found = ours(x, mask=keep, need_weights=True)
+
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+    assert torch.allclose(found[0], ours(x, mask=keep))
+    assert torch.equal(found[1], ours.weights(x, mask=keep))
+    # The weights are those that made the output: they have a gradient, and what looks at them
+    # may change them.
+    assert found[1].requires_grad
+    y, weights = ours(x, need_weights=True, look=lambda n, a: 0 * a if n == "weights" else None)
+    assert (weights == 0).all()
+    assert torch.allclose(y, ours.out_proj(torch.zeros_like(x)))
+    shared = shake(MultiHeadAttention(WIDTH, 6, 2, **DOUBLE))
+    y, weights = shared(x, need_weights=True, causal=True, lengths=[3, 5])
+    assert torch.allclose(y, shared(x, causal=True, lengths=[3, 5]))
+    assert weights.shape == (B, 6, TQ, TQ)
+
+
+@pytest.mark.parametrize("kind", [ac.KVCache, ac.StaticKVCache])
+def test_the_weights_come_with_a_cache_too(kind):
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE))
+    x = rand(B, TK, WIDTH)
+    cache = kind(B, HEADS, TK, layer.head_dim, like=x)
+    with torch.no_grad():
+        y, weights = layer(x, causal=True, need_weights=True)
+        layer(x[:, :4], cache=cache)
+        last, seen = layer(x[:, 4:], cache=cache, need_weights=True)
+
+    assert torch.allclose(last, y[:, 4:])
+    assert torch.allclose(seen, weights[:, :, 4:])
+
+
+@pytest.mark.parametrize("kind", [ac.KVCache, ac.StaticKVCache])
+def test_all_options_at_once_under_autocast(kind):
+    speeds, gain = ac.positions.rope_speeds(4, kind="yarn", factor=2.0, length=64)
+    options = {"rope": "half", "rope_dim": 4, "rope_speeds": speeds, "rope_gain": gain}
+    layer = MultiHeadAttention(16, 2, qk_norm=True, scale="learned", **options)
+    x = rand(B, TK, 16).float()
+    cache = kind(B, 2, TK, 8, like=x.bfloat16())
+    whole = layer(x, causal=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        parts = [layer(part, cache=cache) for part in x.split([4, 1, 2], dim=1)]
+
+    assert parts[0].dtype == torch.bfloat16
+    assert (torch.cat(parts, dim=1) - whole).abs().max() < whole.abs().max() / 30
 
 
 def test_a_window_over_a_cache_that_keeps_everything():
@@ -313,6 +512,7 @@ def test_the_same_seed_gives_torchs_start_when_new_and_when_reset(context_dim):
 
 
 Z = torch.zeros
+TURNS = MultiHeadAttention(12, 3, rope="half")
 
 
 @pytest.mark.parametrize(
@@ -389,6 +589,51 @@ Z = torch.zeros
          ValueError, r"lengths cannot be used with a cache, whose rows are all one length"),
         (lambda: MultiHeadAttention(12, 3)(Z(5, 12), cache=ac.KVCache(1, 3, 9, 4)), ValueError,
          r"with a cache x must be \(B, T, d_model\), got \(5, 12\)"),
+        (lambda: MultiHeadAttention(12, 3, rope_dim=2), ValueError,
+         r"rope_dim, rope_speeds and rope_gain need rope=, such as 'half'"),
+        (lambda: MultiHeadAttention(12, 3, rope_speeds=[1.0]), ValueError, r"need rope="),
+        (lambda: MultiHeadAttention(12, 3, rope_gain=2.0), ValueError, r"need rope="),
+        (lambda: MultiHeadAttention(12, 3, rope="half", rope_dim=3), ValueError,
+         r"rope_dim must be even, from 2 to the width, 4, got 3"),
+        (lambda: MultiHeadAttention(12, 3, rope="half", rope_dim=6), ValueError,
+         r"rope_dim must be even, from 2 to the width, 4, got 6"),
+        (lambda: MultiHeadAttention(12, 3, rope="half", rope_speeds=[1.0]), ValueError,
+         r"speeds must be one for each pair that turns, \(2,\), got \(1,\): give rope_dim="),
+        (lambda: MultiHeadAttention(12, 3, rope="half", rope_speeds=Z(2).half()), TypeError,
+         r"speeds must be floats of 32 bits at least, got float16, in which angles"),
+        (lambda: MultiHeadAttention(12, 3, rope="half", rope_speeds=Z(2, device="meta")),
+         ValueError, r"rope_speeds is on meta"),
+        (lambda: MultiHeadAttention(12, 3, rope="half", rope_gain=0), ValueError,
+         r"rope_gain must be positive and finite, got 0"),
+        (lambda: MultiHeadAttention(12, 3, qk_norm=1), TypeError, r"qk_norm must be True or False"),
+        (lambda: MultiHeadAttention(12, 3, qk_gain=None), TypeError, r"qk_gain must be True or Fa"),
+        (lambda: MultiHeadAttention(12, 3, norm_eps=0), ValueError, r"norm_eps must be positive"),
+        (lambda: MultiHeadAttention(12, 3, scale="auto"), ValueError,
+         r"scale must be one of learned, got 'auto'"),
+        (lambda: MultiHeadAttention(12, 3, scale=np.inf), ValueError, r"scale must be finite, got"),
+        (lambda: MultiHeadAttention(12, 3, scale=[1.0]), TypeError, r"scale must be a number, got"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), positions=range(5)), ValueError,
+         r"positions are for rope: make the layer with rope='half'"),
+        (lambda: TURNS(Z(1, 5, 12), positions=range(4)), ValueError,
+         r"positions must be \(T,\) = \(5,\), or have an axis for each of \(..., T\) = \(1, 5\)"),
+        (lambda: TURNS(Z(2, 5, 12), positions=Z(3, 5)), ValueError, r"got \(3, 5\)"),
+        (lambda: TURNS(Z(2, 5, 12), positions=Z(2, 3, 5)), ValueError, r"got \(2, 3, 5\)"),
+        (lambda: TURNS(Z(2, 5, 12), positions=Z(5).bfloat16()), TypeError,
+         r"positions must be integers or floats of 32 bits at least, got bfloat16"),
+        (lambda: TURNS(Z(2, 5, 12), positions=Z(5).bool()), TypeError,
+         r"positions must hold real numbers, got bool"),
+        (lambda: TURNS(Z(2, 5, 12), positions=np.arange(5)), TypeError, r"do not mix: positions"),
+        (lambda: TURNS(Z(2, 5, 12), positions=Z(5, device="meta")), ValueError,
+         r"on one device: positions on meta, x on cpu"),
+        (lambda: TURNS.weights(Z(2, 5, 12), positions=range(4)), ValueError, r"positions must be"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), need_weights=1), TypeError,
+         r"need_weights must be True or False, got int"),
+        (lambda: Block(12, 3, norm="batch"), ValueError, r"norm must be one of layer, rms"),
+        (lambda: Block(12, 3, network="relu"), ValueError, r"network must be one of gelu, swiglu"),
+        (lambda: Block(12, 3, d_ff=0), ValueError, r"d_ff must be at least 1, got 0"),
+        (lambda: Block(12, 3, norm_eps=-1), ValueError, r"norm_eps must be positive and finite"),
+        (lambda: Block(12, 3, dropout=0.1), TypeError,
+         r"dropout is no option: those of attention are rope, rope_base, rope_dim, rope_speeds"),
     ],
 )  # fmt: skip
 def test_the_error_says_what_is_wrong(call, kind, message):

@@ -100,6 +100,116 @@ def test_the_same_text_with_and_without_a_cache(model):
     assert torch.equal(cached[:, :4], prompt)
 
 
+KINDS = {
+    "learned positions": {},
+    "rope": {"rope": "half"},
+    "as Qwen3": {
+        "rope": "half", "norm": "rms", "network": "swiglu", "d_ff": 20, "tied": False,
+        "qk_norm": True, "head_dim": 4,
+    },
+}  # fmt: skip
+TEXTS = ["abcdab", "d", "ca d"]
+
+
+@pytest.fixture(params=KINDS)
+def any_model(request):
+    torch.manual_seed(0)
+    model = Decoder("abcd ", **SIZES, **KINDS[request.param]).double()
+    for parameter in model.parameters():  # small ones would always write the same letter
+        parameter.data = 3 * parameter.data if parameter.ndim > 1 else parameter.data
+    return model
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_prompts_of_different_lengths_go_on_as_they_do_alone(any_model, cached):
+    tokens, left = any_model.encode_batch(TEXTS)
+    found = any_model.generate(tokens, 11, left_padding=left, cached=cached)
+
+    assert left.tolist() == [0, 5, 2]
+    assert found.shape == (3, 17)
+    for row, n, text in zip(found, left, TEXTS, strict=True):
+        alone = any_model.generate(any_model.encode(text), 11)
+        assert torch.equal(row[n:], alone[0])
+        assert any_model.decode(row[n:]).startswith(text)
+    assert len(set(found[:, 6:].flatten().tolist())) > 1
+    assert torch.equal(any_model.generate(tokens, 11, left_padding=left.tolist()), found)
+    assert not torch.equal(any_model.generate(tokens, 11), found)  # the padding would be read
+    wrong = any_model.generate(tokens, 11, left_padding=left - (left > 0).long())
+    assert not torch.equal(wrong[1:], found[1:])
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_drawn_texts_of_different_lengths_are_those_drawn_alone(any_model, cached):
+    tokens, left = any_model.encode_batch(TEXTS)
+    seeded = [torch.Generator().manual_seed(n) for n in range(3)]
+    settings = {"temperature": 1.3, "top_p": 0.95, "cached": cached}
+    found = any_model.generate(tokens, 11, left_padding=left, generator=seeded, **settings)
+
+    for n, text in enumerate(TEXTS):
+        chance = torch.Generator().manual_seed(n)
+        prompt = any_model.encode(text)
+        alone = any_model.generate(prompt, 11, generator=chance, **settings)
+        assert torch.equal(found[n, left[n] :], alone[0])
+
+
+def test_padding_before_prompts_is_not_read(any_model):
+    tokens, left = any_model.encode_batch(TEXTS)
+    other = torch.where(torch.arange(6) < left[:, None], 3, tokens)
+    found, again = (any_model(t, left_padding=left) for t in (tokens, other))
+    caches = any_model.new_caches(3)
+    with torch.no_grad():
+        parts = [any_model(part, caches, left_padding=left) for part in other.split(2, 1)]
+    parts = torch.cat(parts, dim=1)  # in the first ones some rows are padding only
+
+    for row, n in enumerate(left):
+        assert torch.equal(found[row, n:], again[row, n:])
+        assert torch.allclose(found[row, n:], parts[row, n:])
+    assert found.isfinite().all()
+
+
+def test_padding_is_left_out_with_static_caches_too(any_model, monkeypatch):
+    compile_with = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda m, **given: compile_with(m, fullgraph=True, backend="eager")
+    )
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    tokens, left = any_model.encode_batch(TEXTS)
+    expected = any_model.generate(tokens, 11, left_padding=left)
+
+    assert torch.equal(any_model.generate(tokens, 11, left_padding=left, compiled=True), expected)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_batch_of_texts_is_padded_before(model):
+    tokens, left = model.encode_batch(("ab", "d"))
+    assert tokens.tolist() == [[0, 1], [0, 3]]
+    assert left.tolist() == [0, 1]
+    assert tokens.dtype == left.dtype == torch.long
+    for texts, kind, message in (
+        ("ab", TypeError, r"texts must be a list of str, one at least: encode\(text\) takes one"),
+        ([], TypeError, r"texts must be a list of str"),
+        (["a", ""], ValueError, r"texts must have a token each, and one of them is empty"),
+        (["a", 3], TypeError, r"text must be a str, got int"),
+    ):
+        with pytest.raises(kind, match=message):
+            model.encode_batch(texts)
+
+
+def test_a_model_with_rope_has_no_learned_positions():
+    model = Decoder("abcd ", **SIZES, rope="half", rope_base=50.0).double()
+    plain = Decoder("abcd ", **SIZES)
+    tokens = torch.arange(2 * 11).view(2, 11) % 5
+    caches = model.new_caches(2)
+
+    assert plain.state_dict().keys() - model.state_dict().keys() == {"position.weight"}
+    with torch.no_grad():
+        parts = torch.cat([model(part, caches) for part in tokens.split([3, 1, 7], dim=1)], dim=1)
+    assert torch.allclose(parts, model(tokens))
+    with pytest.raises(ValueError, match="18 tokens, but the model has 17 positions"):
+        model(torch.zeros(1, 18, dtype=torch.long))
+
+
 def test_the_last_new_token_needs_no_position(model):
     prompt = torch.randint(5, (1, 4))
 
@@ -364,6 +474,11 @@ def test_the_error_says_what_is_wrong(model, call, message):
         call(model)
 
 
+def rings(model):
+    sizes = (1, SIZES["kv_heads"], 9, SIZES["d_model"] // SIZES["heads"])
+    return [ac.KVCache(*sizes, window=4, like=model.norm.weight) for _ in model.blocks]
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
@@ -393,6 +508,34 @@ def test_the_error_says_what_is_wrong(model, call, message):
          r"generator must be a torch.Generator, got int: use torch.Generator\(\).manual_seed\(0\)"),
         (lambda m: m.generate(m.encode("a"), 2, temperature="1"), TypeError,
          r"temperature must be a number, got str"),
+        (lambda m: m(m.encode("ab"), left_padding=[2]), ValueError,
+         r"left_padding must leave each row a token of 2, got \[2\]"),
+        (lambda m: m(m.encode("ab"), left_padding=[-1]), ValueError, r"left_padding must leave"),
+        (lambda m: m(m.encode("ab"), left_padding=[1, 0]), ValueError,
+         r"left_padding must be \(B,\) = \(1,\), one number for each row of tokens, got \(2,\)"),
+        (lambda m: m(m.encode("ab"), left_padding=1), ValueError, r"left_padding must be \(B,\)"),
+        (lambda m: m(m.encode("ab"), left_padding=[0.0]), TypeError,
+         r"left_padding must be integers, got float32"),
+        (lambda m: m(m.encode("ab"), left_padding=[True]), TypeError, r"integers, got bool"),
+        (lambda m: m(m.encode("ab"), left_padding=np.zeros(1, int)), TypeError,
+         r"do not mix: left_padding NumPy, tokens torch"),
+        (lambda m: m(m.encode("ab"), left_padding="a"), TypeError,
+         r"left_padding cannot be read as an array of numbers"),
+        (lambda m: m(m.encode("ab"), left_padding=torch.zeros(1, device="meta").long()), ValueError,
+         r"on one device: tokens on cpu, left_padding on meta"),
+        (lambda m: m.generate(m.encode("ab"), 1, left_padding=[2]), ValueError,
+         r"left_padding must leave each row a token of 2"),
+        (lambda m: m(m.encode("ab"), rings(m), left_padding=[1]), ValueError,
+         r"left_padding cannot be used with caches that have a window \(4\), which keep no order"),
+        (lambda m: m.generate(m.encode("a"), 2, temperature=1.0, generator=[1]), TypeError,
+         r"generator must be a torch.Generator, got int"),
+        (lambda m: m.generate(m.encode("a"), 2, temperature=1.0,
+                              generator=[torch.Generator()] * 2), ValueError,
+         r"generator must be one, or a list of one for each of the 1 rows of tokens, got 2"),
+        (lambda m: Decoder("ab", **SIZES, rope="llama"), ValueError, r"pairing must be one of"),
+        (lambda m: Decoder("ab", **SIZES, tied=0), TypeError, r"tied must be True or False"),
+        (lambda m: Decoder("ab", **SIZES, norm="batch"), ValueError, r"norm must be one of layer"),
+        (lambda m: Decoder("ab", **SIZES, width=3), TypeError, r"width is no option: those of att"),
         (lambda m: m.encode(["a"]), TypeError, r"text must be a str, got list: encode one at a"),
         (lambda m: m.decode(m.encode("ab")), ValueError,
          r"tokens must be one row of integers \(T,\), got int64 \(1, 2\): decode row by row"),

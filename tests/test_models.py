@@ -53,6 +53,57 @@ def test_self_attention_is_the_same(kv_heads, rope, bias, call):
     equal(theirs.weights(x, **call), ours.weights(x.numpy(), **call))
 
 
+SPEEDS = ac.positions.rope_speeds(6, kind="llama3", factor=4.0, length=16)[0]
+TURNED = {"rope": "half", "rope_dim": 6, "rope_speeds": SPEEDS, "rope_gain": 1.3}
+NORMED = {"qk_norm": True, "norm_eps": 0.1}
+OPTIONS = {
+    "positions": {"rope": "interleaved"},
+    "speeds": TURNED,
+    "norms": NORMED,
+    "norms without gain": {"qk_norm": True, "qk_gain": False},
+    "scale": {"scale": 0.7},
+    "learned scale": {"scale": "learned"},
+    "all": {**TURNED, **NORMED, "scale": "learned"},
+}
+
+
+def drawn(model):
+    """Give every parameter, ones and zeros too, a value that shows if it is lost."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn(parameter.shape, dtype=D64, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_the_same(name):
+    theirs, ours = twins("MultiHeadAttention", 24, 4, 2, head_dim=10, **OPTIONS[name])
+    ours.load_state_dict(drawn(theirs).state_dict())
+    x, call = rand(B, T, 24), {"causal": True}
+    places = torch.tensor([range(T), range(9, 9 + T)])
+
+    equal(theirs(x, **call), ours(x.numpy(), **call))
+    equal(theirs.weights(x, **call), ours.weights(x.numpy(), **call))
+    pair = ours(x.numpy(), **call, need_weights=True)
+    for one, other in zip(theirs(x, **call, need_weights=True), pair, strict=True):
+        equal(one, other)
+    if theirs.rope:
+        given = {"positions": places}, {"positions": places.numpy()}
+        equal(theirs(x, **call, **given[0]), ours(x.numpy(), **call, **given[1]))
+    caches = [ac.KVCache(B, 2, T, 10, like=like) for like in (rand(1), np.zeros(1))]
+    with torch.no_grad():
+        for part in x.split([3, 1, 3], dim=1):
+            equal(theirs(part, cache=caches[0]), ours(part.numpy(), cache=caches[1]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_options_keep_the_dtype(dtype):
+    layer = models.MultiHeadAttention(24, 4, **OPTIONS["all"], dtype=dtype, rng=0)
+
+    assert {array.dtype for array in layer.state_dict().values()} == {np.dtype(dtype)}
+    assert layer(rand(B, T, 24).numpy().astype(dtype)).dtype == dtype
+
+
 @pytest.mark.parametrize("context_dim", [None, 13])
 @pytest.mark.parametrize("masked", [False, True])
 def test_cross_attention_is_the_same(context_dim, masked):
@@ -77,8 +128,16 @@ def test_decoding_with_a_cache_is_the_same(window, rope):
 
 
 @pytest.mark.parametrize("cross", [False, True])
-def test_blocks_are_the_same(cross):
-    theirs, ours = twins("Block", 24, 4, 2, cross=cross)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"norm": "rms", "norm_eps": 0.1, "network": "swiglu", "d_ff": 31, **OPTIONS["all"]}],
+    ids=["plain", "options"],
+)
+def test_blocks_are_the_same(cross, options):
+    if options:
+        options = {**options, "head_dim": 10, "bias": True}
+    theirs, ours = twins("Block", 24, 4, 2, cross=cross, **options)
+    ours.load_state_dict(drawn(theirs).state_dict())
     x, context = rand(B, T, 24), (rand(B, TK, 24),) if cross else ()
     plain = [a.numpy() for a in context]
 
@@ -153,6 +212,10 @@ def test_vision_transformers_are_the_same(positions):
     [
         ("MultiHeadAttention", (24, 4, 2), {}),
         ("MultiHeadAttention", (24, 4, 2), {"context_dim": 7, "bias": False}),
+        ("MultiHeadAttention", (24, 4, 2), {"qk_norm": True, "scale": "learned"}),
+        ("MultiHeadAttention", (24, 4, 2), {"qk_norm": True, "qk_gain": False, "rope": "half"}),
+        ("Block", (24, 4), {"network": "swiglu", "norm": "rms"}),
+        ("Decoder", ("abc",), {**LM, "rope": "half", "norm": "rms", "tied": False}),
         ("Block", (24, 4), {"cross": True}),
         ("Decoder", ("abc",), LM),
         ("Translator", (PAIRS,), {}),

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
-from transformers import XLNetConfig
+from transformers import LlamaConfig, XLNetConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.gptj.modeling_gptj import (
     apply_rotary_pos_emb as turn_interleaved,
@@ -143,6 +144,39 @@ def test_far_positions_are_exact_in_every_precision(dtype):
     assert_close(found.double(), torch.from_numpy(expected), rtol=0, atol=torch.finfo(dtype).eps)
 
 
+LARGE = {"int8": 127, "uint8": 255, "int16": 32_767, "uint16": 65_535, "int32": 2**31 - 1}
+
+
+@pytest.mark.parametrize(("dtype", "largest"), LARGE.items())
+@pytest.mark.parametrize("kind", ["rope", "rope in 16 bits", "sinusoidal"])
+def test_small_integers_are_exact_up_to_their_largest(kind, dtype, largest):
+    places = np.array([largest - 1, largest, 3])
+    x = np.ones((3, D), "float16" if kind == "rope in 16 bits" else "float64")
+
+    def run(x, places):
+        return (
+            positions.sinusoidal(places, D) if kind == "sinusoidal" else positions.rope(x, places)
+        )
+
+    expected = run(x, places.astype(float))
+    found = run(x, places.astype(dtype))
+    theirs = run(torch.from_numpy(x), torch.from_numpy(places).to(getattr(torch, dtype)))
+    # In torch integers become float32 waves.
+    tolerance = {"rope": 1e-12, "rope in 16 bits": 1e-3, "sinusoidal": 1e-6}[kind]
+
+    assert (found == expected).all()
+    assert abs(theirs.numpy() - expected).max() < tolerance
+
+
+def test_a_list_of_numbers_of_16_bits_is_refused_too():
+    rounded = [np.float16(2049), np.float16(2048)]
+    for x in (np.ones((2, 4)), torch.ones(2, 4)):
+        with pytest.raises(TypeError, match="32 bits at least, got float16, in which large ones"):
+            positions.rope(x, rounded)
+        with pytest.raises(TypeError, match="speeds must be floats of 32 bits at least, got float"):
+            positions.rope(x, [0, 1], speeds=rounded)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("call", ["rope", "sinusoidal"])
 def test_positions_that_were_rounded_are_refused(call, dtype):
@@ -212,6 +246,150 @@ def test_turned_keys_can_be_kept(window):
         keys, values = cache.append(positions.rope(k[new], at), v[new])
         found = ac.attention(positions.rope(q[new], at), keys, values, causal=True, window=window)
         assert np.allclose(found, whole[new])
+
+
+@PAIRINGS
+def test_part_of_the_features_turns_as_if_it_were_all(pairing):
+    x, places = RNG.normal(size=(B, H, TK, D)), np.arange(3, 3 + TK)
+    options = {"pairing": pairing, "base": 50.0}
+    for given_as, at in zip(both(x), both(places), strict=True):
+        found = positions.rope(given_as, at, rope_dim=6, **options)
+
+        assert np.allclose(found[..., :6], positions.rope(given_as[..., :6], at, **options))
+        assert (found[..., 6:] == given_as[..., 6:]).all()
+        assert (positions.rope(given_as, at, rope_dim=D) == positions.rope(given_as, at)).all()
+    odd = positions.rope(x[..., :7], places, rope_dim=6, **options)  # the whole may be odd
+    assert np.allclose(odd[..., :6], found[..., :6])
+
+
+@PAIRINGS
+def test_speeds_take_the_place_of_the_base(pairing):
+    x, places = RNG.normal(size=(B, H, TK, D)), RNG.integers(0, 99, size=(B, 1, TK))
+    speeds = RNG.random(D // 2)
+    turns = positions.rope(x, places, speeds=speeds, pairing=pairing, gain=1.5)
+    pairs = {
+        "half": (slice(D // 2), slice(D // 2, None)),
+        "interleaved": (np.s_[0::2], np.s_[1::2]),
+    }
+    a, b = (x[..., part] for part in pairs[pairing])
+    one = (a + 1j * b) * 1.5 * np.exp(1j * places[..., None] * speeds)
+
+    for part, expected in zip(pairs[pairing], (one.real, one.imag), strict=True):
+        assert np.allclose(turns[..., part], expected)
+    plain = positions.rope_speeds(D, base=500.0)[0]
+    tensors = map(torch.from_numpy, (x, places, speeds))
+    found = positions.rope(next(tensors), next(tensors), speeds=next(tensors), pairing=pairing)
+    assert np.allclose(1.5 * found, turns)
+    for given_as in (plain, list(plain), tuple(plain)):
+        found = positions.rope(x, places, speeds=given_as, pairing=pairing)
+        assert (found == positions.rope(x, places, base=500.0, pairing=pairing)).all()
+
+
+def test_speeds_may_learn():
+    x = torch.from_numpy(RNG.normal(size=(H, TQ, 6)))
+    speeds = torch.from_numpy(RNG.random(2)).requires_grad_()
+
+    assert torch.autograd.gradcheck(
+        lambda x, s: positions.rope(x, range(TQ), speeds=s, rope_dim=4, gain=1.2),
+        (x.requires_grad_(), speeds),
+    )
+
+
+# -- speeds --------------------------------------------------------------------------------
+
+
+def random_config(kind, rng):
+    """Return settings of ours, the width, and the same as transformers asks for it."""
+    D, length = 2 * int(rng.integers(2, 40)), int(rng.integers(8, 5000))
+    base = float(10 ** rng.uniform(2, 6))
+    factor, tokens = float(rng.uniform(1, 32)), int(rng.integers(1, 4 * length))
+    theirs = {"rope_type": kind, "rope_theta": base, "factor": factor}
+    ours = {"base": base, "kind": kind}
+    if kind != "longrope":
+        ours["factor"] = factor
+    if kind in ("yarn", "llama3", "longrope"):
+        theirs["original_max_position_embeddings"] = length
+    if kind in ("dynamic", "yarn", "llama3", "longrope"):
+        ours["length"] = length
+    if kind in ("dynamic", "longrope"):
+        ours["tokens"] = tokens
+    low, high = np.sort(rng.uniform(0.5, 40, size=2))
+    if kind == "yarn":
+        names = {"beta_slow": low, "beta_fast": high, "truncate": bool(rng.integers(2))}
+        m, n = rng.uniform(0.5, 2, size=2)
+        gain = (0.1 * m * math.log(factor) + 1) / (0.1 * n * math.log(factor) + 1)
+        case = rng.integers(4)
+        if case == 1:
+            theirs |= names
+            ours |= {"low": low, "high": high, "truncate": names["truncate"]}
+        if case == 2:
+            theirs |= {"mscale": m, "mscale_all_dim": n}
+            ours["gain"] = gain
+        if case == 3:
+            theirs["attention_factor"] = ours["gain"] = float(m)
+    if kind == "llama3":
+        theirs |= {"low_freq_factor": low, "high_freq_factor": high}
+        ours |= {"low": low, "high": high}
+    if kind == "longrope":
+        lists = {"short": rng.uniform(1, 4, D // 2), "long": rng.uniform(1, 60, D // 2)}
+        theirs |= {f"{name}_factor": values.tolist() for name, values in lists.items()}
+        ours |= lists
+        if rng.integers(2):
+            ours["factor"] = factor
+        else:
+            theirs["attention_factor"] = ours["gain"] = 1.25
+    if kind == "proportional":
+        theirs["partial_rotary_factor"] = 0.5
+        ours["rope_dim"] = max(D // 4 * 2, 2)
+        D = max(D // 4 * 4, 4)
+        ours["rope_dim"] = D // 2
+    config = LlamaConfig(
+        hidden_size=D,
+        num_attention_heads=1,
+        head_dim=D,
+        max_position_embeddings=length if kind == "dynamic" else int(length * factor),
+        rope_parameters=theirs,
+    )
+    return D, ours, config, tokens
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("kind", ROPE_INIT_FUNCTIONS)
+def test_speeds_equal_transformers(kind, seed):
+    D, ours, config, tokens = random_config(kind, np.random.default_rng(seed))
+    expected, their_gain = ROPE_INIT_FUNCTIONS[kind](config, "cpu", seq_len=tokens)
+
+    speeds, gain = positions.rope_speeds(D, **ours)
+    assert np.allclose(speeds, expected, rtol=2e-5, atol=1e-12)  # theirs are in float32
+    assert math.isclose(gain, their_gain, rel_tol=1e-12)
+    tensor, again = positions.rope_speeds(D, **ours, like=torch.zeros(1, dtype=torch.bfloat16))
+    assert tensor.dtype == torch.float64
+    assert np.allclose(tensor, speeds, rtol=1e-12)
+    assert again == gain
+
+
+def test_every_kind_but_ntk_is_one_of_transformers():
+    assert {*positions.speeds.KINDS} == {*ROPE_INIT_FUNCTIONS, "plain", "ntk"}
+
+
+def test_ntk_slows_the_slowest_pair_by_the_factor_and_the_fastest_not():
+    plain, _ = positions.rope_speeds(16)
+    found, gain = positions.rope_speeds(16, kind="ntk", factor=8.0)
+
+    assert gain == 1
+    assert math.isclose(found[0], plain[0])
+    assert math.isclose(found[-1], plain[-1] / 8)
+    grown = {"factor": 3.0, "length": 100, "tokens": 200}  # 3 * 2 - 2 = 4
+    dynamic, _ = positions.rope_speeds(16, kind="dynamic", **grown)
+    assert np.allclose(dynamic, positions.rope_speeds(16, kind="ntk", factor=4.0)[0])
+
+
+def test_yarn_of_very_short_texts_slows_all_but_the_first_pair():
+    """Where transformers' own line would run backwards, and slow none."""
+    plain, _ = positions.rope_speeds(8)
+    found, _ = positions.rope_speeds(8, kind="yarn", factor=4.0, length=5)
+
+    assert np.allclose(found / plain, [1, 0.25, 0.25, 0.25])
 
 
 # -- distances and alibi -----------------------------------------------------------------

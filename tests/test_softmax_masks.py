@@ -135,6 +135,18 @@ def test_padding_masks_by_length(convert):
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 
 
+def test_padding_before_the_keys():
+    for lengths in ([0, 2, 3], np.array([0, 2, 3]), torch.tensor([0, 2, 3])):
+        mask = ac.masks.padding(lengths, 3, left=True)
+        assert np.asarray(mask)[:, 0, 0].tolist() == [[0, 0, 0], [0, 1, 1], [1, 1, 1]]
+        assert mask.shape == (3, 1, 1, 3)
+    assert (ac.masks.padding([2, 4], 4, left=True)[..., ::-1] == ac.masks.padding([2, 4], 4)).all()
+    with pytest.raises(ValueError, match=r"lengths must lie in 0 to Tk = 3, got \[4\]"):
+        ac.masks.padding([4], 3, left=True)
+    with pytest.raises(TypeError, match="left must be True or False, got int"):
+        ac.masks.padding([2], 3, left=1)
+
+
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("Tk", [100, 300, 70_000])
 def test_padding_takes_any_integer_and_any_number_of_keys(dtype, Tk):

@@ -18,6 +18,7 @@ from attncore.base.arrays import (
 )
 from attncore.base.checks import check_lengths
 from attncore.base.integers import check_length, check_product, check_window
+from attncore.base.settings import check_flag
 from attncore.masks.patterns import FARTHEST, global_tokens, random_keys, symmetric_window
 
 __all__ = [
@@ -124,10 +125,11 @@ def window(Tq: int, Tk: int | None = None, *, size: int, like: Array | None = No
     return causal(Tq, Tk, window=check_window(size), like=like)
 
 
-def padding(lengths: Array, Tk: int) -> Array:
-    r"""Mask the keys at and beyond each sequence's length.
+def padding(lengths: Array, Tk: int, *, left: bool = False) -> Array:
+    r"""Mask the keys at and beyond each sequence's length, or those before it.
 
-    .. math:: M_{b,1,1,j} = [\,j < \text{length}_b\,]
+    .. math:: M_{b,1,1,j} = [\,j < \text{length}_b\,], \qquad \text{left: }
+        M_{b,1,1,j} = [\,j \ge T_k - \text{length}_b\,]
 
     Parameters
     ----------
@@ -135,6 +137,9 @@ def padding(lengths: Array, Tk: int) -> Array:
         Integers `(B,)`: how many keys of each sequence are real. Array, tensor or list.
     Tk
         Number of keys after padding.
+    left
+        Whether the padding comes first, as in prompts that are all to be continued: then the last
+        keys of each sequence are the real ones.
 
     Returns
     -------
@@ -147,7 +152,7 @@ def padding(lengths: Array, Tk: int) -> Array:
     ValueError
         If `lengths` is not `(B,)` or a length is outside 0 to Tk.
     TypeError
-        If the lengths are not integers.
+        If the lengths are not integers, or `left` is no flag.
 
     References
     ----------
@@ -160,10 +165,11 @@ def padding(lengths: Array, Tk: int) -> Array:
            [1, 1, 1, 0]])
     """
     Tk = check_length("Tk", Tk)
+    left = check_flag("left", left)
     check_product(Tk=Tk)
     counts = check_lengths(lengths, Tk)
     check_product(B=counts.shape[0], Tk=Tk)
-    return padding_mask(counts, Tk)
+    return ~padding_mask(Tk - counts, Tk) if left else padding_mask(counts, Tk)
 
 
 def combine(*masks: Array | None) -> Array | None:

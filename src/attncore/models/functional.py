@@ -11,24 +11,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attncore.base.arrays import Array, library_of, namespace, padding_mask
+from attncore.base.arrays import Array, cast, library_of, namespace, padding_mask, widest
 from attncore.cache.growing import KVCache, undo_on_error
 from attncore.cache.static import StaticKVCache
 from attncore.core.attention import attention, attention_weights
 from attncore.core.reference import mix
 from attncore.masks import combine
 from attncore.models.inputs import autocasts
-from attncore.models.ops import embed, gelu, linear, split
-from attncore.positions import rope
+from attncore.models.ops import embed, gelu, linear, silu, split
+from attncore.positions.rotary import turn, turns
 
 Look = Callable[[str, Array], Any]
 """Is told the name and the value of what is computed; what it returns goes on in its place."""
 
 
 def heads(
-    p: Any, x: Array, context: Array | None, cache: KVCache | None = None
+    p: Any,
+    x: Array,
+    context: Array | None,
+    cache: KVCache | None = None,
+    places: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Return q `(..., H, Tq, D)`, then k and v `(..., G, Tk, D)`; x follows what is cached."""
+    """Return q `(..., H, Tq, D)`, then k and v `(..., G, Tk, D)`; x follows what is cached.
+
+    `places` are the positions of the rows of x, if they are others: `(T,)` or `(..., 1, T)`.
+    """
     counts = (p.heads, p.kv_heads, p.kv_heads)
     if context is None:  # one product for the three
         rows = linear(x, p.in_proj_weight, p.in_proj_bias)  # (..., T, (H + 2 G) D)
@@ -40,10 +47,26 @@ def heads(
                 (x, context, context), *maps(p), counts, strict=True
             )
         )
+    if p.q_norm is not None:
+        q, k = normed(p.q_norm, q), normed(p.k_norm, k)
     if p.rope is not None:
-        places = positions_from(0 if cache is None else cache.length, x.shape[-2], x)
-        q, k = (rope(a, places, base=p.rope_base, pairing=p.rope) for a in (q, k))
+        xp = namespace(x=x)
+        if places is None:
+            start = 0 if cache is None else cache.length
+            places = positions_from(start, x.shape[-2], x, dtype=widest(xp, x))
+        speed = {"base": p.rope_base, "speeds": p.speeds_beside(x), "gain": p.rope_gain}
+        cos, sin = turns(xp, places, q, p.rope_dim, **speed)  # once for both
+        q, k = turn(xp, q, cos, sin, p.rope), turn(xp, k, cos, sin, p.rope)
     return q, k, v
+
+
+def normed(norm: Any, rows: Array) -> Array:
+    """Return the rows normed; under autocast they may be of another dtype than its weight."""
+    weight = getattr(norm, "weight", None)  # another norm may have none
+    if weight is None or weight.dtype == rows.dtype:
+        return norm(rows)
+    xp = namespace(rows=rows)
+    return cast(xp, norm(cast(xp, rows, weight.dtype)), rows.dtype)
 
 
 def by_head(rows: Array, count: int) -> Array:
@@ -70,11 +93,12 @@ def attend(
     causal: bool = False,
     window: int | None = None,
     lengths: Any = None,
+    places: Array | None = None,
     cache: KVCache | None = None,
     look: Look | None = None,
 ) -> Array:
     """Multi-head attention from x to a context, or to itself: `(..., Tq, d)`."""
-    q, k, v = heads(p, x, context, cache)
+    q, k, v = heads(p, x, context, cache, places)
     if cache is not None and k.dtype != cache.dtype and autocasts(k):
         q, k, v = (a.to(cache.dtype) for a in (q, k, v))
     q, k, v = seen(look, "q", q), seen(look, "k", k), seen(look, "v", v)
@@ -86,7 +110,7 @@ def attend(
                 causal, window = False, None
             else:
                 causal, window = True, cache.window if window is None else window
-        limits = {"causal": causal, "window": window, "lengths": lengths}
+        limits = {"causal": causal, "window": window, "lengths": lengths, "scale": p.scale}
         other = None
         if look is not None:
             other = look("weights", attention_weights(q, k, mask, **limits))
@@ -103,6 +127,7 @@ def block(
     mask: Array | None = None,
     *,
     causal: bool = False,
+    positions: Array | None = None,
     cache: KVCache | None = None,
     look: Look | None = None,
 ) -> Array:
@@ -110,11 +135,14 @@ def block(
     x = seen(look, "x", x)
     own_mask = mask if context is None else None
     own = {"mask": own_mask, "causal": causal, "cache": cache, **within(look, "attention")}
+    own |= {} if positions is None else {"positions": positions}
     with undo_on_error(() if cache is None else (cache,)):
         x = x + p.attention(p.norm1(x), **own)
         if context is not None:
             x = x + p.cross(p.norm_cross(x), context, mask, **within(look, "cross"))
-        return x + p.down(gelu(p.up(p.norm2(x))))
+        rows = p.norm2(x)
+        inner = gelu(p.up(rows)) if p.gate is None else silu(p.gate(rows)) * p.up(rows)
+        return x + p.down(inner)
 
 
 def decoder(
@@ -123,30 +151,41 @@ def decoder(
     caches: Sequence[KVCache] | None = None,
     *,
     start: Any = 0,
+    left_padding: Array | None = None,
     causal: bool = True,
     look: Look | None = None,
 ) -> Array:
     """Score every token as the next one: `(B, T, N)` from tokens `(B, T)` that begin at `start`."""
-    x = p.embedding(tokens) + rows_from(start, tokens.shape[-1], p.position.weight)  # (B, T, d)
+    x, T, given = p.embedding(tokens), tokens.shape[-1], {"causal": causal}  # (B, T, d)
+    places: Any = None
+    if left_padding is not None:
+        Tk = caches[0].slots if caches and not isinstance(start, int) else start + T
+        given["mask"] = ~padding_mask(left_padding, Tk)
+        places = (positions_from(start, T, left_padding) - left_padding[:, None]).clip(min=0)
+    if p.position is None:
+        given |= {} if places is None else {"positions": places}
+    else:
+        x = x + rows_from(start, T, p.position.weight, places)
     with undo_on_error(caches or ()):  # the first layers may have appended
         for n, layer in enumerate(p.blocks):
             cache = caches[n] if caches else None
-            x = layer(x, causal=causal, cache=cache, **within(look, f"blocks.{n}"))
-    return linear(p.norm(x), p.embedding.weight)
+            x = layer(x, cache=cache, **given, **within(look, f"blocks.{n}"))
+    return linear(p.norm(x), (p.embedding if p.output is None else p.output).weight)
 
 
-def rows_from(start: Any, T: int, table: Array) -> Array:
-    """Return T rows of a table of positions `(T, d)`, from position `start` on."""
-    if isinstance(start, int):
+def rows_from(start: Any, T: int, table: Array, places: Array | None = None) -> Array:
+    """Return T rows of a table of positions `(T, d)`, from `start` on; or those of `places`."""
+    if places is None and isinstance(start, int):
         return table[start : start + T]
-    places = positions_from(start, T, table)
+    if places is None:
+        places = positions_from(start, T, table)
     return embed(places.clip(max=table.shape[0] - 1), table)  # a full cache gives NaN later
 
 
-def positions_from(start: Any, T: int, like: Array) -> Array:
+def positions_from(start: Any, T: int, like: Array, **options: Any) -> Array:
     """Return the positions `(T,)` of T tokens, the first of them `start`."""
     xp, where = library_of(like)
-    return start + xp.arange(T, **where)
+    return start + xp.arange(T, **where, **options)
 
 
 def vision(p: Any, patches: Array, mask: Array | None, look: Look | None = None) -> Array:
@@ -193,6 +232,19 @@ def into(found: dict[str, Array]) -> Look:
         found[name] = value
 
     return look
+
+
+def keeping(found: dict[str, Array], look: Look | None) -> Look:
+    """Return a look that keeps the weights, as `look` leaves them, and has them used."""
+
+    def both(name: str, value: Array) -> Any:
+        other = None if look is None else look(name, value)
+        if name != "weights":
+            return other
+        found[name] = value if other is None else other
+        return found[name]
+
+    return both
 
 
 def within(look: Look | None, part: str) -> dict[str, Look]:

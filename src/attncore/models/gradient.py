@@ -10,7 +10,7 @@ import numpy as np
 
 from attncore.base.arrays import shape_of
 from attncore.core.reference import fold
-from attncore.models.functional import by_head, maps, positions_from
+from attncore.models.functional import by_head, maps
 from attncore.models.inputs import check_rows
 from attncore.models.layers import MultiHeadAttention
 from attncore.models.ops import linear
@@ -57,7 +57,8 @@ def with_gradient(
     Raises
     ------
     ValueError, TypeError
-        As ``forward``; if `layer` is no such layer; and ``backward``, if d_y does not fit y.
+        As ``forward``; if `layer` is no such layer, or has `qk_norm` or `scale`; and ``backward``,
+        if d_y does not fit y.
 
     References
     ----------
@@ -79,6 +80,10 @@ def with_gradient(
         raise TypeError(
             "layer must be an attncore.models.MultiHeadAttention, got "
             f"{type(layer).__name__}: for a torch module call backward() of the loss"
+        )
+    if layer.q_norm is not None or layer.scale is not None:
+        raise ValueError(
+            "a layer with qk_norm or a scale has no gradient written out here: use attncore.nn"
         )
     kept: dict[str, np.ndarray] = {}  # what the way back needs: q, k, v, weights and heads
     limits: dict[str, Any] = {"causal": causal, "window": window, "lengths": lengths}
@@ -145,8 +150,15 @@ def turned_back(layer: MultiHeadAttention, d: np.ndarray) -> np.ndarray:
     """Return the gradient of a row before rope turned it, from the one of the turned row."""
     if layer.rope is None:
         return d
-    places = positions_from(0, d.shape[-2], d)
-    return rope(d, -places, base=layer.rope_base, pairing=layer.rope)
+    return rope(
+        d,
+        -np.arange(d.shape[-2]),
+        base=layer.rope_base,
+        pairing=layer.rope,
+        rope_dim=layer.rope_dim,
+        speeds=layer.rope_speeds,
+        gain=layer.rope_gain,
+    )
 
 
 def of_map(d_y: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -9,12 +9,18 @@ import numpy as np
 from attncore.base.arrays import (
     Array,
     alike,
+    cast,
+    check_dense,
     check_device,
+    check_readable,
     dtype_name,
     is_float,
     is_tensor,
+    namespace,
+    read_array,
     shape_of,
 )
+from attncore.base.tracing import holds, is_traced
 
 INTEGERS = ("int64", "int32")
 
@@ -83,6 +89,33 @@ def check_vocabulary(name: str, tokens: Array, N: int) -> None:
     wrong = tokens[(tokens < 0) | (tokens >= N)]
     if len(wrong):
         raise ValueError(f"{name} must lie in 0 to N - 1 = {N - 1}, got {int(wrong[0])}")
+
+
+def check_left_padding(left_padding: Array, tokens: Array, total: int) -> Array:
+    """Return how many of `total` tokens are padding, at the start of each row: `(B,)`, int64.
+
+    On a GPU this waits for it.
+    """
+    xp = namespace(tokens=tokens, left_padding=left_padding)
+    where = {"device": tokens.device} if is_tensor(tokens) else {}
+    left = read_array(xp, "left_padding", left_padding, **where)
+    check_dense("left_padding", left)
+    check_device(tokens=tokens, left_padding=left)
+    if not dtype_name(left).startswith(("int", "uint")):
+        raise TypeError(f"left_padding must be integers, got {dtype_name(left)}")
+    if shape_of(left) != shape_of(tokens)[:1]:
+        raise ValueError(
+            f"left_padding must be (B,) = ({tokens.shape[0]},), one number for each row of "
+            f"tokens, got {shape_of(left)}"
+        )
+    if not is_traced():
+        check_readable("left_padding", left)
+    left = cast(xp, left, xp.int64)
+    if not holds((left >= 0) & (left < total), "left_padding must leave each row a token"):
+        raise ValueError(
+            f"left_padding must leave each row a token of {total}, got {left.tolist()}"
+        )
+    return left
 
 
 def autocasts(array: Array) -> bool:

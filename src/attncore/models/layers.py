@@ -9,15 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from attncore.base.arrays import Array, shape_of
+from attncore.base.arrays import (
+    Array,
+    check_readable,
+    is_tensor,
+    namespace,
+    shape_of,
+    widest,
+)
+from attncore.base.checks import check_scale
 from attncore.base.integers import check_sizes, check_window
+from attncore.base.settings import check_choice, check_flag, check_positive
+from attncore.base.tracing import is_traced
 from attncore.cache.growing import KVCache
 from attncore.core.attention import attention_weights
 from attncore.models import functional
 from attncore.models.functional import Look
 from attncore.models.inputs import check_rows
-from attncore.models.plain import LayerNorm, Linear, Module
-from attncore.positions import check_rope
+from attncore.models.plain import LayerNorm, Linear, Module, RMSNorm
+from attncore.positions.rotary import check_places, check_rope, check_speeds, exact
+from attncore.positions.speeds import check_rope_dim
+
+NORMS, NETWORKS = ("layer", "rms"), ("gelu", "swiglu")
+ROPE = ("rope", "rope_base", "rope_dim", "rope_speeds", "rope_gain")
+OPTIONS = (*ROPE, "head_dim", "bias", "qk_norm", "qk_gain", "scale")
+"""What a block passes on to its attention."""
 
 
 class AttentionParts:
@@ -29,6 +45,9 @@ class AttentionParts:
     v_proj_weight: Any
     in_proj_bias: Any
     out_proj: Any
+    scale: Any
+    rope_speeds: tuple[float, ...] | None
+    sent_speeds: Any
 
     def _set_sizes(
         self,
@@ -37,8 +56,7 @@ class AttentionParts:
         kv_heads: int | None,
         head_dim: int | None,
         context_dim: int | None,
-        rope: str | None,
-        rope_base: float,
+        norm_eps: float,
     ) -> None:
         kv_heads = heads if kv_heads is None else kv_heads
         context_dim = d_model if context_dim is None else context_dim
@@ -52,12 +70,54 @@ class AttentionParts:
                 )
             head_dim = d_model // heads
         check_sizes(head_dim=head_dim)
-        if rope is not None:
-            check_rope(head_dim, rope_base, rope)
-        self.rope, self.rope_base = rope, rope_base
+        self.norm_eps = check_positive("norm_eps", norm_eps)
         self.d_model, self.heads, self.kv_heads, self.head_dim = d_model, heads, kv_heads, head_dim
         self.context_dim = context_dim
         self.widths = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim)
+
+    def _set_rope(
+        self,
+        rope: str | None,
+        rope_base: float,
+        rope_dim: int | None,
+        rope_speeds: Array | None,
+        rope_gain: float,
+    ) -> None:
+        self.rope, self.rope_base, self.rope_gain = rope, rope_base, rope_gain
+        self.rope_dim, self.rope_speeds, self.sent_speeds = self.head_dim, None, None
+        if rope is None:
+            if rope_dim is not None or rope_speeds is not None or rope_gain != 1:
+                raise ValueError("rope_dim, rope_speeds and rope_gain need rope=, such as 'half'")
+            return
+        self.rope_dim = check_rope_dim(rope_dim, self.head_dim)
+        check_rope(self.rope_dim, rope_base, rope)
+        self.rope_gain = check_positive("rope_gain", rope_gain)
+        if rope_speeds is not None:
+            xp = namespace(rope_speeds=rope_speeds)
+            speeds = check_speeds(xp, rope_speeds, self.rope_dim)
+            check_readable("rope_speeds", speeds)
+            self.rope_speeds = tuple(speeds.tolist())  # no cast of the layer will round them
+
+    def speeds_beside(self, x: Array) -> Any:
+        """Return the speeds, if they were given, where x is; they are sent to a GPU only once."""
+        if self.rope_speeds is None or not is_tensor(x):
+            return self.rope_speeds
+        if self.sent_speeds is not None and self.sent_speeds.device == x.device:
+            return self.sent_speeds
+        torch = namespace(x=x)
+        options = {"dtype": widest(torch, x), "device": x.device}
+        if is_traced():
+            return torch.asarray(self.rope_speeds, **options)
+        with torch.inference_mode(False):  # what is kept may be met in training too
+            self.sent_speeds = torch.asarray(self.rope_speeds, **options)
+        return self.sent_speeds
+
+    def _check_scale(self, scale: Any) -> float | None:
+        """Return the number that scores are to be multiplied by; None if it is left or learned."""
+        if isinstance(scale, str):
+            check_choice("scale", scale, ("learned",))
+            return None
+        return None if scale is None else float(check_scale(scale, scale))
 
     def _shapes(self) -> dict[str, tuple[int, int]]:
         """Return the shapes of the maps to q, k and v, by name."""
@@ -78,9 +138,11 @@ class AttentionParts:
         causal: bool = False,
         window: int | None = None,
         lengths: Any = None,
+        positions: Array | None = None,
         cache: KVCache | None = None,
+        need_weights: bool = False,
         look: Look | None = None,
-    ) -> Array:
+    ) -> Any:
         """Attend from `x` to `context`, or to itself.
 
         Parameters
@@ -98,12 +160,21 @@ class AttentionParts:
         lengths
             `(B,)`, as in :func:`attncore.attention`: how many rows of each sequence of x, or of
             the context, are real. Not with a cache.
+        positions
+            `(T,)`, or `(B, T)` for each of the rows of x `(B, T, d_model)`: where they stand, for
+            `rope`. Integers, or floats of 32 bits at least; from 0 on, or from ``cache.length``,
+            unless given. Of prompts with padding before them, count from the first real token, and
+            give ``mask=masks.padding(lengths, Tk, left=True)``. They turn queries and keys; what is
+            causal, and a window, goes by the order of the rows.
         cache
             Self-attention only, x `(B, Tq, d_model)`: its keys and values come before
             those of `x`, which are appended. Causal, as decoding must be. A call that is
             refused appends nothing. Under ``torch.autocast`` queries, keys and values are
             turned into the dtype of the cache. With a :class:`attncore.StaticKVCache` the last
             axis of `mask` has an entry for each slot.
+        need_weights
+            Whether to return the weights too. They are built then, which costs memory of the size
+            of the scores.
         look
             A function of (name, value) that is told of "q", "k", "v", "weights" and "heads", and
             whose result, unless it is None, goes on in place of the value.
@@ -111,13 +182,23 @@ class AttentionParts:
         Returns
         -------
         Array
-            `(..., Tq, d_model)`.
+            `(..., Tq, d_model)`; with `need_weights` a pair of it and the weights
+            `(..., H, Tq, Tk)`.
         """
         self._check(x, context)
         if cache is not None:
             self._check_cache(x, context, mask, window, lengths, cache)
-        options = {"causal": causal, "window": window, "lengths": lengths}
-        return functional.attend(self, x, context, mask, **options, cache=cache, look=look)
+        options = {"causal": causal, "window": window, "lengths": lengths, "cache": cache}
+        if positions is not None:
+            options["places"] = self._places(x, positions)
+        if need_weights is False:
+            return functional.attend(self, x, context, mask, **options, look=look)
+        if not check_flag("need_weights", need_weights):
+            return functional.attend(self, x, context, mask, **options, look=look)
+        found: dict[str, Array] = {}
+        look = functional.keeping(found, look)
+        y = functional.attend(self, x, context, mask, **options, look=look)
+        return y, found["weights"]
 
     def weights(
         self,
@@ -128,14 +209,26 @@ class AttentionParts:
         causal: bool = False,
         window: int | None = None,
         lengths: Any = None,
+        positions: Array | None = None,
     ) -> Array:
         """Return the weights `(..., H, Tq, Tk)` that :meth:`forward` would use, to look at.
 
         The arguments are those of :meth:`forward`, without a cache.
         """
         self._check(x, context)
-        q, k, _ = functional.heads(self, x, context)
-        return attention_weights(q, k, mask, causal=causal, window=window, lengths=lengths)
+        places = None if positions is None else self._places(x, positions)
+        q, k, _ = functional.heads(self, x, context, places=places)
+        limits: dict[str, Any] = {"causal": causal, "window": window, "lengths": lengths}
+        return attention_weights(q, k, mask, **limits, scale=self.scale)
+
+    def _places(self, x: Array, positions: Array) -> Array:
+        """Return positions as they turn the heads: `(T,)`, or `(..., 1, T)` for all heads."""
+        if self.rope is None:
+            raise ValueError("positions are for rope: make the layer with rope='half'")
+        xp = namespace(x=x, positions=positions)
+        places = exact(xp, positions, x)
+        check_places(places, shape_of(x)[:-1])
+        return places if places.ndim == 1 else places[..., None, :]
 
     def _check(self, x: Array, context: Array | None) -> None:
         shared = self.context_dim == self.d_model
@@ -201,7 +294,9 @@ class MultiHeadAttention(AttentionParts, Module):
 
     Parameters
     ----------
-    d_model, heads, kv_heads, head_dim, context_dim, bias, rope, rope_base
+    d_model, heads, kv_heads, head_dim, context_dim, bias
+        As in :class:`attncore.nn.MultiHeadAttention`.
+    rope, rope_base, rope_dim, rope_speeds, rope_gain, qk_norm, qk_gain, norm_eps, scale
         As in :class:`attncore.nn.MultiHeadAttention`.
     dtype
         Of the parameters.
@@ -238,10 +333,25 @@ class MultiHeadAttention(AttentionParts, Module):
         bias: bool = True,
         rope: str | None = None,
         rope_base: float = 10000.0,
+        rope_dim: int | None = None,
+        rope_speeds: Array | None = None,
+        rope_gain: float = 1.0,
+        qk_norm: bool = False,
+        qk_gain: bool = True,
+        norm_eps: float = 1e-5,
+        scale: Any = None,
         dtype: Any = np.float64,
         rng: Any = None,
     ) -> None:
-        self._set_sizes(d_model, heads, kv_heads, head_dim, context_dim, rope, rope_base)
+        self._set_sizes(d_model, heads, kv_heads, head_dim, context_dim, norm_eps)
+        self._set_rope(rope, rope_base, rope_dim, rope_speeds, rope_gain)
+        self.scale = self._check_scale(scale)
+        if scale == "learned":
+            self.scale = np.array(self.head_dim**-0.5, dtype)
+        normed, gain = check_flag("qk_norm", qk_norm), check_flag("qk_gain", qk_gain)
+        D, eps = self.head_dim, self.norm_eps
+        self.q_norm = RMSNorm(D, eps, dtype, gain=gain) if normed else None
+        self.k_norm = RMSNorm(D, eps, dtype, gain=gain) if normed else None
         rng = np.random.default_rng(rng)
         for name, (out, into) in self._shapes().items():
             bound = (6 / (out + into)) ** 0.5
@@ -257,6 +367,26 @@ class BlockParts:
 
     norm1: Any
 
+    def _options(
+        self,
+        d_model: int,
+        norm: str,
+        norm_eps: float,
+        network: str,
+        d_ff: int | None,
+        attention: dict[str, Any],
+    ) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        """Check a block's options; return the width of its network, and its attentions' options."""
+        check_sizes(d_model=d_model)
+        check_choice("norm", norm, NORMS)
+        check_choice("network", network, NETWORKS)
+        if wrong := sorted(attention.keys() - set(OPTIONS)):
+            raise TypeError(f"{wrong[0]} is no option: those of attention are {', '.join(OPTIONS)}")
+        own = {"bias": False, "norm_eps": check_positive("norm_eps", norm_eps), **attention}
+        cross = {name: value for name, value in own.items() if name not in ROPE}
+        (width,) = check_sizes(d_ff=4 * d_model if d_ff is None else d_ff)
+        return width, own, cross
+
     def forward(
         self,
         x: Array,
@@ -264,6 +394,7 @@ class BlockParts:
         mask: Array | None = None,
         *,
         causal: bool = False,
+        positions: Array | None = None,
         cache: KVCache | None = None,
         look: Look | None = None,
     ) -> Array:
@@ -277,7 +408,7 @@ class BlockParts:
             `(B, Tk, d_model)`, for a block with cross-attention only.
         mask
             Boolean, True = may attend: over the context if there is one, else over x.
-        causal, cache
+        causal, positions, cache
             Of the self-attention, as in :class:`MultiHeadAttention`.
         look
             As there, and told of "x" too; names begin with "attention." or "cross.".
@@ -287,7 +418,8 @@ class BlockParts:
         if context is not None and not hasattr(self, "cross"):
             raise ValueError("a context needs a block with cross=True; pass a mask as mask=")
         self._check(x)
-        return functional.block(self, x, context, mask, causal=causal, cache=cache, look=look)
+        own: dict[str, Any] = {"causal": causal, "positions": positions, "cache": cache}
+        return functional.block(self, x, context, mask, **own, look=look)
 
     def _check(self, x: Array) -> None:
         weight = getattr(self.norm1, "weight", None)  # another norm may have none
@@ -308,7 +440,7 @@ class Block(BlockParts, Module):
 
     Parameters
     ----------
-    d_model, heads, kv_heads, cross
+    d_model, heads, kv_heads, cross, norm, norm_eps, network, d_ff, attention
         As in :class:`attncore.nn.Block`.
     dtype, rng
         As in :class:`MultiHeadAttention`.
@@ -335,17 +467,28 @@ class Block(BlockParts, Module):
         kv_heads: int | None = None,
         *,
         cross: bool = False,
+        norm: str = "layer",
+        norm_eps: float = 1e-5,
+        network: str = "gelu",
+        d_ff: int | None = None,
         dtype: Any = np.float64,
         rng: Any = None,
+        **attention: Any,
     ) -> None:
-        check_sizes(d_model=d_model)
-        rng = np.random.default_rng(rng)
-        options: dict[str, Any] = {"dtype": dtype, "rng": rng}
-        self.norm1 = LayerNorm(d_model, dtype)
-        self.attention = MultiHeadAttention(d_model, heads, kv_heads, bias=False, **options)
+        d_ff, own, other = self._options(d_model, norm, norm_eps, network, d_ff, attention)
+        options: dict[str, Any] = {"dtype": dtype, "rng": np.random.default_rng(rng)}
+        gated = network == "swiglu"
+        self.norm1 = norm_of(norm, d_model, norm_eps, dtype)
+        self.attention = MultiHeadAttention(d_model, heads, kv_heads, **own, **options)
         if cross:
-            self.norm_cross = LayerNorm(d_model, dtype)
-            self.cross = MultiHeadAttention(d_model, heads, kv_heads, bias=False, **options)
-        self.norm2 = LayerNorm(d_model, dtype)
-        self.up = Linear(d_model, 4 * d_model, **options)
-        self.down = Linear(4 * d_model, d_model, **options)
+            self.norm_cross = norm_of(norm, d_model, norm_eps, dtype)
+            self.cross = MultiHeadAttention(d_model, heads, kv_heads, **other, **options)
+        self.norm2 = norm_of(norm, d_model, norm_eps, dtype)
+        self.gate = Linear(d_model, d_ff, bias=False, **options) if gated else None
+        self.up = Linear(d_model, d_ff, bias=not gated, **options)
+        self.down = Linear(d_ff, d_model, bias=not gated, **options)
+
+
+def norm_of(kind: str, d: int, eps: float, dtype: Any) -> Module:
+    """Return a new norm of rows of width d."""
+    return LayerNorm(d, dtype, eps) if kind == "layer" else RMSNorm(d, eps, dtype)

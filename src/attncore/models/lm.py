@@ -15,14 +15,20 @@ import numpy as np
 from attncore import sampling
 from attncore.base.arrays import Array, dtype_name, is_tensor, namespace, shape_of, wide
 from attncore.base.integers import check_least, check_sizes
+from attncore.base.settings import check_flag
 from attncore.cache.growing import KVCache
 from attncore.cache.static import StaticKVCache
 from attncore.data import files
 from attncore.models import functional
 from attncore.models.functional import Look
-from attncore.models.inputs import INTEGERS, check_tokens, check_vocabulary
-from attncore.models.layers import Block
-from attncore.models.plain import Embedding, LayerNorm, Module
+from attncore.models.inputs import (
+    INTEGERS,
+    check_left_padding,
+    check_tokens,
+    check_vocabulary,
+)
+from attncore.models.layers import Block, norm_of
+from attncore.models.plain import Embedding, Linear, Module
 from attncore.models.tokenizers import Characters, Tokenizer
 
 
@@ -33,6 +39,8 @@ class DecoderParts:
     position: Any
     blocks: Any
     norm: Any
+    output: Any
+    _array: Callable[..., Array]
 
     def _set_tokenizer(self, tokenizer: str | Tokenizer, context: int) -> None:
         if isinstance(tokenizer, str):
@@ -51,6 +59,7 @@ class DecoderParts:
         caches: Sequence[KVCache] | None = None,
         *,
         causal: bool = True,
+        left_padding: Array | None = None,
         look: Look | None = None,
     ) -> Array:
         """Score every token as the next one, after each token.
@@ -63,6 +72,11 @@ class DecoderParts:
             One per layer, from :meth:`new_caches`: `tokens` then follow those cached.
         causal
             False lets every token see the future. It takes no caches; chapter 6 shows why.
+        left_padding
+            Integers `(B,)`: with how much padding each row begins, as :meth:`encode_batch` returns
+            it. Nothing attends to it, and positions count from the token after it, so that each
+            row is scored as it is alone. What is scored in the padding means nothing. With caches:
+            the same at each call, and no cache that has a window.
         look
             A function of (name, value) that is told of what is computed: see :meth:`look`. What it
             returns, unless it is None, goes on in place of the value.
@@ -77,8 +91,11 @@ class DecoderParts:
         if isinstance(start, int) and start + tokens.shape[1] > self.context:
             needed = start + tokens.shape[1]
             raise ValueError(f"{needed} tokens, but the model has {self.context} positions")
+        given = {"start": start, "causal": causal, "look": look}
+        if left_padding is not None:
+            given["left_padding"] = self._left_padding(left_padding, tokens, caches)
         try:
-            return functional.decoder(self, tokens, caches, start=start, causal=causal, look=look)
+            return functional.decoder(self, tokens, caches, **given)
         except IndexError:
             check_vocabulary("tokens", tokens, len(self.embedding.weight))
             raise
@@ -96,6 +113,19 @@ class DecoderParts:
         found: dict[str, Array] = {}
         logits = self.forward(tokens, caches, causal=causal, look=functional.into(found))
         return {**found, "logits": logits}
+
+    def _left_padding(
+        self, left_padding: Array, tokens: Array, caches: Sequence[KVCache] | None
+    ) -> Array:
+        """Return the padding as int64 `(B,)`, after checking that it can be left out."""
+        if window := next((cache.window for cache in caches or () if cache.window), None):
+            raise ValueError(
+                f"left_padding cannot be used with caches that have a window ({window}), which "
+                "keep no order: use model.new_caches()"
+            )
+        # With caches a prompt may come in parts, the first of which are padding only.
+        total = tokens.shape[1] if caches is None else self.context
+        return check_left_padding(left_padding, tokens, total)
 
     def _length(self, caches: Sequence[KVCache] | None, causal: bool) -> Any:
         """Return how many tokens the caches hold, after checking that they belong together."""
@@ -152,6 +182,7 @@ class DecoderParts:
         self,
         tokens: Array,
         steps: int,
+        left_padding: Array | None,
         generator: object,
         kind: type,
         temperature: float,
@@ -165,6 +196,8 @@ class DecoderParts:
                 f"a prompt must be (B, T) with T at least 1, got {tuple(tokens.shape)}"
             )
         check_vocabulary("tokens", tokens, len(self.embedding.weight))
+        if left_padding is not None:
+            check_left_padding(left_padding, tokens, tokens.shape[1])
         steps = check_least("steps", steps, 0)
         if (needed := tokens.shape[1] + steps - 1) > self.context:
             raise ValueError(f"{needed} tokens to read, but the model has {self.context} positions")
@@ -172,10 +205,17 @@ class DecoderParts:
         made = "torch.Generator().manual_seed(0)"
         if kind is np.random.Generator:
             made = "numpy.random.default_rng(0)"
-        if not (generator is None or isinstance(generator, kind)):
-            wanted = f"{kind.__module__.removesuffix('._C')}.{kind.__name__}"
-            raise TypeError(
-                f"generator must be a {wanted}, got {type(generator).__name__}: use {made}"
+        each = generator if isinstance(generator, (list, tuple)) else [generator]
+        for one in each:
+            if not (generator is None or isinstance(one, kind)):
+                wanted = f"{kind.__module__.removesuffix('._C')}.{kind.__name__}"
+                raise TypeError(
+                    f"generator must be a {wanted}, got {type(one).__name__}: use {made}"
+                )
+        if each is generator and len(each) != len(tokens):
+            raise ValueError(
+                f"generator must be one, or a list of one for each of the {len(tokens)} rows of "
+                f"tokens, got {len(each)}"
             )
         if (generator is None) != (temperature == 0):
             raise ValueError(
@@ -196,6 +236,26 @@ class DecoderParts:
         check_vocabulary("tokens", tokens, len(self.embedding.weight))
         return self.tokenizer.decode(tokens.tolist())
 
+    def encode(self, text: str) -> Array:
+        """Return the tokens of a text, `(1, T)`, where the model's parameters are."""
+        return self._array([self._ids(text)])
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Array, Array]:
+        """Return tokens `(B, T)` of several texts, and the padding before each, `(B,)`.
+
+        T is the length of the longest; padding is token 0. Both go into :meth:`generate`, the
+        second as ``left_padding=``.
+        """
+        if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
+            raise TypeError("texts must be a list of str, one at least: encode(text) takes one")
+        rows = [self._ids(text) for text in texts]
+        if not all(rows):
+            raise ValueError("texts must have a token each, and one of them is empty")
+        T = max(map(len, rows))
+        padding = [T - len(row) for row in rows]
+        padded = [[0] * n + list(row) for n, row in zip(padding, rows, strict=True)]
+        return self._array(padded), self._array(padding)
+
     def _ids(self, text: str) -> list[int]:
         """Return the token numbers of a text."""
         if not isinstance(text, str):
@@ -211,14 +271,16 @@ def write(
     steps: int,
     caches: Sequence[KVCache] | None,
     choose: Callable[[Array], Array],
+    left_padding: Array | None = None,
 ) -> Array:
     """Append `steps` tokens to `(B, T)`: `read` scores the prompt, `step` each one after it.
 
     `choose` turns logits `(B, N)` into tokens `(B,)`.
     """
     xp, unread = namespace(tokens=tokens), tokens
+    given = {} if left_padding is None else {"left_padding": left_padding}
     for _ in range(steps):
-        logits = read(unread if caches else tokens, caches)[:, -1]
+        logits = read(unread if caches else tokens, caches, **given)[:, -1]
         read = step
         unread = choose(logits)[:, None]
         tokens = xp.concatenate([tokens, unread], 1)
@@ -238,7 +300,7 @@ def chooser(uniform: Callable[[Array], Array] | None, **settings: Any) -> Callab
 
 
 class Decoder(DecoderParts, Module):
-    r"""A decoder-only language model with learned positions.
+    r"""A decoder-only language model, with learned positions or `rope`.
 
     .. math:: x_t = E_{c_t} + P_t, \qquad x \leftarrow \operatorname{block}_l(x), \qquad
         \text{logits}_t = \operatorname{norm}(x_t) E^\top
@@ -247,7 +309,7 @@ class Decoder(DecoderParts, Module):
 
     Parameters
     ----------
-    tokenizer, d_model, layers, heads, kv_heads, context
+    tokenizer, d_model, layers, heads, kv_heads, context, rope, norm, norm_eps, tied, block
         As in :class:`attncore.nn.Decoder`.
     dtype
         Of the parameters.
@@ -284,38 +346,47 @@ class Decoder(DecoderParts, Module):
         heads: int,
         kv_heads: int,
         context: int,
+        rope: str | None = None,
+        norm: str = "layer",
+        norm_eps: float = 1e-5,
+        tied: bool = True,
         dtype: Any = np.float64,
         rng: Any = None,
+        **block: Any,
     ) -> None:
         check_sizes(d_model=d_model, layers=layers, context=context)
+        tied = check_flag("tied", tied)
         self._set_tokenizer(tokenizer, context)
         options: dict[str, Any] = {"dtype": dtype, "rng": np.random.default_rng(rng)}
         N = self.tokenizer.get_vocab_size()
         self.embedding = Embedding(N, d_model, std=0.02, **options)
-        self.position = Embedding(context, d_model, std=0.02, **options)
-        self.blocks = [Block(d_model, heads, kv_heads, **options) for _ in range(layers)]
-        self.norm = LayerNorm(d_model, dtype)
+        self.position = Embedding(context, d_model, std=0.02, **options) if rope is None else None
+        block |= {"rope": rope, "norm": norm, "norm_eps": norm_eps, **options}
+        self.blocks = [Block(d_model, heads, kv_heads, **block) for _ in range(layers)]
+        self.norm = norm_of(norm, d_model, norm_eps, dtype)
+        self.output = None if tied else Linear(d_model, N, bias=False, **options)
 
     def generate(
         self,
         tokens: np.ndarray,
         steps: int,
         *,
+        left_padding: Array | None = None,
         cached: bool = True,
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | Sequence[np.random.Generator] | None = None,
     ) -> np.ndarray:
         """Append a next token, `steps` times: the likeliest, or one drawn at random.
 
         Parameters
         ----------
-        tokens, steps, cached, temperature, top_k, top_p
+        tokens, steps, left_padding, cached, temperature, top_k, top_p
             As in :meth:`attncore.nn.Decoder.generate`.
         generator
             Where chance comes from, if the temperature is above 0: a NumPy generator, which draws
-            other numbers than torch's from the same seed.
+            other numbers than torch's from the same seed; or a list of one for each row.
 
         Returns
         -------
@@ -323,14 +394,20 @@ class Decoder(DecoderParts, Module):
             `(B, T + steps)`.
         """
         settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        steps = self._check_prompt(tokens, steps, generator, np.random.Generator, **settings)
+        kind = np.random.Generator
+        steps = self._check_prompt(tokens, steps, left_padding, generator, kind, **settings)
         caches = self.new_caches(len(tokens)) if cached else None
-        draw = None if generator is None else lambda p: generator.random(len(p))
-        return write(self, self, tokens, steps, caches, chooser(draw, **settings))
 
-    def encode(self, text: str) -> np.ndarray:
-        """Return the tokens of a text, `(1, T)`."""
-        return np.array([self._ids(text)], dtype=np.int64)
+        def draw(p: np.ndarray) -> np.ndarray:
+            if isinstance(generator, np.random.Generator):
+                return generator.random(len(p))
+            return np.array([one.random() for one in generator or ()])
+
+        choose = chooser(None if generator is None else draw, **settings)
+        return write(self, self, tokens, steps, caches, choose, left_padding)
+
+    def _array(self, numbers: Any) -> np.ndarray:
+        return np.array(numbers, dtype=np.int64)
 
 
 def load(path: Any, dtype: Any = np.float32) -> Decoder:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from attncore.base.arrays import Array
+from attncore.base.arrays import Array, cast, wide
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -30,6 +30,23 @@ def layer_norm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array
     x = x - add(x, -1, keepdims=True) / d
     variance = add(x * x, -1, keepdims=True) / d
     return x / np.sqrt(variance + eps) * weight + bias
+
+
+def rms_norm(x: Array, weight: Array | None, eps: float = 1e-5) -> Array:
+    """Bring the mean square of each row to 1, then stretch its features, if there is a weight."""
+    if type(x) is not np.ndarray:
+        return _torch().nn.functional.rms_norm(x, x.shape[-1:], weight, eps)
+    rows = wide(np, x)  # squares of 16 bits overflow
+    square: Any = np.add.reduce(rows * rows, -1, keepdims=True) / x.shape[-1]
+    rows = cast(np, rows / np.sqrt(square + eps), x.dtype)
+    return rows if weight is None else rows * weight
+
+
+def silu(x: Array) -> Array:
+    """Return x times the logistic function of x."""
+    if type(x) is not np.ndarray:
+        return _torch().nn.functional.silu(x)
+    return x * (0.5 + 0.5 * np.tanh(0.5 * x))  # unlike exp, tanh overflows nowhere
 
 
 def gelu(x: Array) -> Array:

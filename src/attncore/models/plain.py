@@ -73,12 +73,23 @@ class Linear(Module):
 class LayerNorm(Module):
     """Each row brought to mean 0 and variance 1, then stretched and shifted."""
 
-    def __init__(self, d: int, dtype: Any) -> None:
-        self.weight, self.bias, self.eps = np.ones(d, dtype), np.zeros(d, dtype), 1e-5
+    def __init__(self, d: int, dtype: Any, eps: float = 1e-5) -> None:
+        self.weight, self.bias, self.eps = np.ones(d, dtype), np.zeros(d, dtype), eps
 
     def forward(self, x: Array) -> Array:
         """Return `(..., d)` from x `(..., d)`."""
         return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(Module):
+    """Each row brought to mean square 1, then stretched, if `gain`."""
+
+    def __init__(self, d: int, eps: float, dtype: Any, *, gain: bool = True) -> None:
+        self.weight, self.eps = np.ones(d, dtype) if gain else None, eps
+
+    def forward(self, x: Array) -> Array:
+        """Return `(..., d)` from x `(..., d)`."""
+        return ops.rms_norm(x, self.weight, self.eps)
 
 
 class Embedding(Module):

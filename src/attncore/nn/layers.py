@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from attncore.base.integers import check_sizes
+from attncore.base.arrays import Array
+from attncore.base.settings import check_flag
 from attncore.models.layers import AttentionParts, BlockParts
 
 
@@ -22,7 +23,9 @@ class MultiHeadAttention(AttentionParts, nn.Module):
     equal to `heads` is multi-head attention, 1 is multi-query, between them grouped-query.
 
     Parameters and buffers have the names and shapes of ``torch.nn.MultiheadAttention``, so
-    that with ``kv_heads=heads`` either loads the other's ``state_dict``.
+    that with ``kv_heads=heads`` either loads the other's ``state_dict``. Its masks are the other
+    way round: where torch's layer is given ``attn_mask=m`` or ``key_padding_mask=m``, boolean,
+    True hides a key, and here it is ``mask=~m``, or ``mask=~m[:, None, None]`` of the second.
 
     Parameters
     ----------
@@ -40,8 +43,18 @@ class MultiHeadAttention(AttentionParts, nn.Module):
         "half" or "interleaved" turns queries and keys by their positions, before the cache:
         see :func:`attncore.positions.rope`. Self-attention only. Positions count from 0, or
         go on from ``cache.length``. None: no positions.
-    rope_base
-        Its base.
+    rope_base, rope_dim, rope_speeds, rope_gain
+        Its base; how many features of a head turn, all unless given; their speeds, constants, in
+        place of the base; and what the turned ones are multiplied by. The last two are what
+        :func:`attncore.positions.rope_speeds` returns.
+    qk_norm, qk_gain
+        Whether each query and key is brought to mean square 1 over its D features, before it turns
+        (RMSNorm), and whether D learned factors follow, the same in all heads.
+    norm_eps
+        What is added to the mean square under the root.
+    scale
+        What scores are multiplied by: 1 / sqrt(D) unless given, or "learned", a parameter that
+        starts there.
     device, dtype
         Of the parameters, as in torch.
 
@@ -50,7 +63,8 @@ class MultiHeadAttention(AttentionParts, nn.Module):
     ValueError
         If a size is below 1, `heads` does not divide `d_model` (and `head_dim` is not
         given), `kv_heads` does not divide `heads`, `rope` is no pairing or `head_dim` is odd
-        with it, or, on a call, a width, a device, the context or the cache does not fit.
+        with it, an option is out of range, or, on a call, a width, a device, the context, the
+        positions or the cache does not fit.
     TypeError
         If a size is not an integer, or, on a call, x or the context is no dense tensor of the
         dtype of the parameters (under ``torch.autocast`` of any floating-point one).
@@ -58,7 +72,7 @@ class MultiHeadAttention(AttentionParts, nn.Module):
     References
     ----------
     Vaswani et al. (2017), section 3.2.2; Shazeer (2019); Ainslie et al. (2023); for `rope`
-    Su et al. (2024).
+    Su et al. (2024); for `qk_norm` Henry et al. (2020), with the norm of Zhang & Sennrich (2019).
 
     Examples
     --------
@@ -80,25 +94,45 @@ class MultiHeadAttention(AttentionParts, nn.Module):
         bias: bool = True,
         rope: str | None = None,
         rope_base: float = 10000.0,
+        rope_dim: int | None = None,
+        rope_speeds: Array | None = None,
+        rope_gain: float = 1.0,
+        qk_norm: bool = False,
+        qk_gain: bool = True,
+        norm_eps: float = 1e-5,
+        scale: Any = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self._set_sizes(d_model, heads, kv_heads, head_dim, context_dim, rope, rope_base)
+        self._set_sizes(d_model, heads, kv_heads, head_dim, context_dim, norm_eps)
+        self._set_rope(rope, rope_base, rope_dim, rope_speeds, rope_gain)
+        number = self._check_scale(scale)
+        normed, gain = check_flag("qk_norm", qk_norm), check_flag("qk_gain", qk_gain)
         options = {"device": device, "dtype": dtype}
 
         def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape, **options))
+            return nn.Parameter(torch.empty(shape, **options))
 
         for name, shape in self._shapes().items():
             self.register_parameter(name, parameter(*shape))
         self.register_parameter("in_proj_bias", parameter(sum(self.widths)) if bias else None)
+        self.scale = parameter() if scale == "learned" else number
+        norm = {"eps": self.norm_eps, "elementwise_affine": gain, **options}
+        self.q_norm = nn.RMSNorm(self.head_dim, **norm) if normed else None
+        self.k_norm = nn.RMSNorm(self.head_dim, **norm) if normed else None
         self.out_proj = nn.Linear(self.widths[0], d_model, bias=bias, **options)  # draws it
         self._draw_inner_maps()
 
     def reset_parameters(self) -> None:
-        """Draw all maps anew as a new ``torch.nn.MultiheadAttention`` does; biases are 0."""
+        """Draw all maps anew as a new ``torch.nn.MultiheadAttention`` does; biases are 0.
+
+        Learned factors are 1 again, and a learned scale 1 / sqrt(D).
+        """
         self.out_proj.reset_parameters()
+        for norm in (self.q_norm, self.k_norm):
+            if norm is not None:
+                norm.reset_parameters()
         self._draw_inner_maps()
 
     def _draw_inner_maps(self) -> None:
@@ -106,6 +140,8 @@ class MultiHeadAttention(AttentionParts, nn.Module):
         for name, parameter in self.named_parameters(recurse=False):
             if name.endswith("weight"):
                 nn.init.xavier_uniform_(parameter)
+            elif name == "scale":
+                nn.init.constant_(parameter, self.head_dim**-0.5)
             else:
                 nn.init.zeros_(parameter)
         if self.out_proj.bias is not None:
@@ -115,7 +151,9 @@ class MultiHeadAttention(AttentionParts, nn.Module):
         """Return what ``print(layer)`` shows."""
         return (
             f"d_model={self.d_model}, heads={self.heads}, kv_heads={self.kv_heads}, "
-            f"head_dim={self.head_dim}" + (f", rope={self.rope!r}" if self.rope else "")
+            f"head_dim={self.head_dim}"
+            + (f", rope={self.rope!r}" if self.rope else "")
+            + (f", rope_dim={self.rope_dim}" if self.rope_dim != self.head_dim else "")
         )
 
 
@@ -130,20 +168,32 @@ class Block(BlockParts, nn.Module):
     Parameters
     ----------
     d_model, heads, kv_heads
-        As in :class:`MultiHeadAttention`. The network is 4 times as wide as `d_model`.
+        As in :class:`MultiHeadAttention`.
     cross
         Whether the block has a cross-attention.
+    norm, norm_eps
+        "layer", or "rms": the norm does not subtract the mean, and has no bias; and what is added
+        under its root.
+    network
+        "gelu": as above, with biases; or "swiglu": W_2 (silu(W_g x) * W_1 x), without.
+    d_ff
+        The width of the network: 4 times `d_model` unless given.
+    attention
+        Other options of :class:`MultiHeadAttention`: `head_dim`, `bias` (False unless given),
+        `qk_norm`, `qk_gain`, `scale`, and for the self-attention those of `rope`.
 
     Raises
     ------
     ValueError
-        If the widths do not fit, or a context is missing or too much.
+        If the widths do not fit, an option is none of the above, or a context is missing or too
+        much.
     TypeError
         As :class:`MultiHeadAttention`.
 
     References
     ----------
-    Vaswani et al. (2017), section 3.1; Radford et al. (2019), section 2.3, for norm first.
+    Vaswani et al. (2017), section 3.1; Radford et al. (2019), section 2.3, for norm first;
+    Zhang & Sennrich (2019) for "rms", Shazeer (2020) for "swiglu".
 
     Examples
     --------
@@ -155,15 +205,32 @@ class Block(BlockParts, nn.Module):
     """
 
     def __init__(
-        self, d_model: int, heads: int, kv_heads: int | None = None, *, cross: bool = False
+        self,
+        d_model: int,
+        heads: int,
+        kv_heads: int | None = None,
+        *,
+        cross: bool = False,
+        norm: str = "layer",
+        norm_eps: float = 1e-5,
+        network: str = "gelu",
+        d_ff: int | None = None,
+        **attention: Any,
     ) -> None:
         super().__init__()
-        check_sizes(d_model=d_model)
-        self.norm1 = nn.LayerNorm(d_model)
-        self.attention = MultiHeadAttention(d_model, heads, kv_heads, bias=False)
+        d_ff, own, other = self._options(d_model, norm, norm_eps, network, d_ff, attention)
+        gated = network == "swiglu"
+        self.norm1 = norm_of(norm, d_model, norm_eps)
+        self.attention = MultiHeadAttention(d_model, heads, kv_heads, **own)
         if cross:
-            self.norm_cross = nn.LayerNorm(d_model)
-            self.cross = MultiHeadAttention(d_model, heads, kv_heads, bias=False)
-        self.norm2 = nn.LayerNorm(d_model)
-        self.up = nn.Linear(d_model, 4 * d_model)
-        self.down = nn.Linear(4 * d_model, d_model)
+            self.norm_cross = norm_of(norm, d_model, norm_eps)
+            self.cross = MultiHeadAttention(d_model, heads, kv_heads, **other)
+        self.norm2 = norm_of(norm, d_model, norm_eps)
+        self.gate = nn.Linear(d_model, d_ff, bias=False) if gated else None
+        self.up = nn.Linear(d_model, d_ff, bias=not gated)
+        self.down = nn.Linear(d_ff, d_model, bias=not gated)
+
+
+def norm_of(kind: str, d: int, eps: float) -> nn.Module:
+    """Return a new norm of rows of width d."""
+    return nn.LayerNorm(d, eps) if kind == "layer" else nn.RMSNorm(d, eps)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from attncore import models
+from attncore.base.arrays import Array
 from attncore.base.integers import check_sizes
+from attncore.base.settings import check_flag
 from attncore.models.inputs import autocasts
 from attncore.models.lm import DecoderParts, chooser, stored, tokenizer_of, whale_of, write
 from attncore.models.tokenizers import Tokenizer
-from attncore.nn.layers import Block
+from attncore.nn.layers import Block, norm_of
 from attncore.nn.snapshot import snapshot
 
 
 class Decoder(DecoderParts, nn.Module):
-    r"""A decoder-only language model with learned positions.
+    r"""A decoder-only language model, with learned positions or `rope`.
 
     .. math:: x_t = E_{c_t} + P_t, \qquad x \leftarrow \operatorname{block}_l(x), \qquad
         \text{logits}_t = \operatorname{norm}(x_t) E^\top
+
+    As it is, it is built as GPT-2 is. Llama 3 has ``rope="half", norm="rms", network="swiglu",
+    tied=False``, speeds of kind "llama3" and a `d_ff` of its own; Qwen3 ``qk_norm=True`` and a
+    `head_dim` too.
 
     Parameters
     ----------
@@ -32,16 +38,26 @@ class Decoder(DecoderParts, nn.Module):
     d_model, layers, heads, kv_heads
         The sizes of the blocks.
     context
-        The largest number of tokens it can read: it has so many learned positions.
+        The largest number of tokens it can read: it has so many learned positions, or with
+        `rope`, which has none, so much room in its caches.
+    rope
+        As in :class:`MultiHeadAttention`, in place of the learned positions P.
+    norm, norm_eps
+        As in :class:`Block`, and of the last norm.
+    tied
+        Whether the logits are products with the embeddings E; if not, with a map of their own.
+    block
+        Other options of :class:`Block`: `network`, `d_ff`, and those of its attention.
 
     Raises
     ------
     ValueError
         If a character is repeated or a size does not fit; on a call, if tokens are no integers
         `(B, T)`, on another device or outside the vocabulary, if there are more of them than
-        positions, or the caches do not belong together; by :meth:`encode`, if a character is
-        unknown. On a GPU only :meth:`generate` and :meth:`decode` look for tokens outside the
-        vocabulary: looking waits for the GPU.
+        positions, the caches do not belong together, or the padding leaves a row no token; by
+        :meth:`encode`, if a character is unknown. On a GPU only :meth:`generate` and
+        :meth:`decode` look for tokens outside the vocabulary: looking waits for the GPU, as
+        `left_padding` does.
     TypeError
         If a size is not an integer, or anything else is not of the kind that is asked for.
 
@@ -70,16 +86,26 @@ class Decoder(DecoderParts, nn.Module):
         heads: int,
         kv_heads: int,
         context: int,
+        rope: str | None = None,
+        norm: str = "layer",
+        norm_eps: float = 1e-5,
+        tied: bool = True,
+        **block: Any,
     ) -> None:
         super().__init__()
         check_sizes(d_model=d_model, layers=layers, context=context)
+        tied = check_flag("tied", tied)
         self._set_tokenizer(tokenizer, context)
-        self.embedding = nn.Embedding(self.tokenizer.get_vocab_size(), d_model)
-        self.position = nn.Embedding(context, d_model)
-        self.blocks = nn.ModuleList(Block(d_model, heads, kv_heads) for _ in range(layers))
-        self.norm = nn.LayerNorm(d_model)
+        N = self.tokenizer.get_vocab_size()
+        self.embedding = nn.Embedding(N, d_model)
+        self.position = nn.Embedding(context, d_model) if rope is None else None
+        block |= {"rope": rope, "norm": norm, "norm_eps": norm_eps}
+        self.blocks = nn.ModuleList(Block(d_model, heads, kv_heads, **block) for _ in range(layers))
+        self.norm = norm_of(norm, d_model, norm_eps)
+        self.output = None if tied else nn.Linear(d_model, N, bias=False)
         for table in (self.embedding, self.position):
-            nn.init.normal_(table.weight, std=0.02)
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.02)
 
     def _like_keys(self) -> Tensor:
         weight = self.embedding.weight
@@ -94,12 +120,13 @@ class Decoder(DecoderParts, nn.Module):
         tokens: Tensor,
         steps: int,
         *,
+        left_padding: Array | None = None,
         cached: bool = True,
         compiled: bool = False,
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> Tensor:
         """Append a next token, `steps` times: the likeliest, or one drawn at random.
 
@@ -109,6 +136,10 @@ class Decoder(DecoderParts, nn.Module):
             `(B, T)`, the prompt.
         steps
             How many tokens to add; T + steps - 1 positions are needed.
+        left_padding
+            Integers `(B,)`: with how much padding each prompt begins, if they are of different
+            lengths: see :meth:`encode_batch`. Each text goes on as it does alone, to rounding.
+            Row b of the result begins with its padding too.
         cached
             Whether to keep keys and values; without it each step reads everything again.
             The logits agree to rounding, and so, but for near-ties, do the tokens. In 16 bits
@@ -124,7 +155,8 @@ class Decoder(DecoderParts, nn.Module):
         generator
             Where chance comes from, if the temperature is above 0. Each step takes one number
             for each row of the batch, so the same seed writes other texts in a batch of another
-            size, and in another dtype.
+            size, and in another dtype. A list of generators, one for each row, gives each row the
+            text that it gets alone with that generator.
 
         Returns
         -------
@@ -132,23 +164,29 @@ class Decoder(DecoderParts, nn.Module):
             `(B, T + steps)`.
         """
         settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        steps = self._check_prompt(tokens, steps, generator, torch.Generator, **settings)
+        kind = torch.Generator
+        steps = self._check_prompt(tokens, steps, left_padding, generator, kind, **settings)
         if compiled and not cached:
             raise ValueError("compiled=True needs cached=True: only a step on caches is compiled")
         needed = max(tokens.shape[1] + steps - 1, 1)
         room = min(-(-needed // 256) * 256, self.context) if compiled else None
 
-        chance: Any = generator
+        def numbers(count: int, dtype: torch.dtype, chance: torch.Generator) -> Tensor:
+            return torch.rand(count, dtype=dtype, generator=chance, device=chance.device)
 
         def draw(p: Tensor) -> Tensor:
-            where = {"generator": chance, "device": chance.device}
-            return torch.rand(len(p), dtype=p.dtype, **where).to(p.device)
+            if isinstance(generator, torch.Generator):
+                return numbers(len(p), p.dtype, generator).to(p.device)
+            rows = [numbers(1, p.dtype, one).to(p.device) for one in generator or ()]
+            return torch.cat(rows)
 
         choose = chooser(None if generator is None else draw, **settings)
         with torch.inference_mode():
             caches = self.new_caches(len(tokens), room, static=compiled) if cached else None
             step = self._compiled() if compiled else snapshot(self, Decoder, models.Decoder)
-            found = write(self, step, tokens, steps, caches, choose)
+            if left_padding is not None:
+                left_padding = torch.as_tensor(left_padding, device=tokens.device)
+            found = write(self, step, tokens, steps, caches, choose, left_padding)
         torch.clear_autocast_cache()  # what was cast in inference mode could not be trained with
         return found.clone()  # what inference mode makes could not be trained on
 
@@ -157,9 +195,9 @@ class Decoder(DecoderParts, nn.Module):
         mode = "reduce-overhead" if self.embedding.weight.is_cuda else "default"
         compiled: Callable[..., Tensor] = torch.compile(self, fullgraph=True, mode=mode)
 
-        def step(*inputs: Any) -> Tensor:
+        def step(*inputs: Any, **named: Any) -> Tensor:
             try:
-                return compiled(*inputs)
+                return compiled(*inputs, **named)
             except RuntimeError as error:
                 if "C++ compiler" in str(error) or "C compiler" in str(error):  # torch's, Triton's
                     raise RuntimeError(
@@ -170,10 +208,8 @@ class Decoder(DecoderParts, nn.Module):
 
         return step
 
-    def encode(self, text: str) -> Tensor:
-        """Return the tokens of a text, `(1, T)`, on the model's device."""
-        device = self.embedding.weight.device
-        return torch.tensor([self._ids(text)], dtype=torch.long, device=device)
+    def _array(self, numbers: Any) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=self.embedding.weight.device)
 
 
 def load(path: Any, dtype: torch.dtype = torch.float32) -> Decoder:

@@ -18,6 +18,7 @@ TWINS: dict[type, type] = {
     nn.LayerNorm: plain.LayerNorm,
     nn.Linear: plain.Linear,
     nn.ModuleList: list,
+    nn.RMSNorm: plain.RMSNorm,
 }
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
