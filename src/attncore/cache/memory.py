@@ -20,6 +20,7 @@ from attncore.base.arrays import (
     shape_of,
 )
 from attncore.base.integers import check_integer
+from attncore.base.tracing import is_traced
 
 
 class Memory:
@@ -88,6 +89,15 @@ class Memory:
             return
         kept = [memory[chosen, :, :used] for memory in (self._k, self._v)]
         self._k[:, :, :used], self._v[:, :, :used] = kept
+
+    def _refuse_recording(self) -> None:
+        """Raise if torch is recording: the lengths of now would be those of every later run."""
+        if is_traced():
+            raise ValueError(
+                f"a {type(self).__name__} counts its tokens outside of torch, which therefore "
+                "cannot record or compile a step with it: take a StaticKVCache, or call it "
+                "outside of what is compiled"
+            )
 
     def _here(self, *arrays: Array) -> tuple[Array, ...]:
         """Return small NumPy arrays in the library and on the device of the memory."""

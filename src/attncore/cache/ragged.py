@@ -91,13 +91,14 @@ class RaggedKVCache(Memory):
         like: Array | None = None,
     ) -> None:
         value_dim = head_dim if value_dim is None else check_least("value_dim", value_dim, 0)
-        batch, kv_heads, self.slots, head_dim = check_sizes(
+        batch, kv_heads, capacity, head_dim = check_sizes(
             batch=batch, kv_heads=kv_heads, capacity=capacity, head_dim=head_dim
         )
-        """Tokens that each sequence has room for, C."""
         width = head_dim + value_dim
         check_product(batch=batch, kv_heads=kv_heads, capacity=capacity, width=width)
-        self._allocate((batch, kv_heads, self.slots), head_dim, value_dim, like)
+        self.slots = capacity
+        """Tokens that each sequence has room for, C."""
+        self._allocate((batch, kv_heads, capacity), head_dim, value_dim, like)
         self._k[...] = self._v[...] = 0  # what is masked must be finite: 0 * NaN is NaN
         self._lengths: Array = np.zeros(batch, np.int64)
 
@@ -112,6 +113,7 @@ class RaggedKVCache(Memory):
         For RoPE, whose keys are turned before they are appended: ``positions(n)[:, None]`` fits
         `(B, G, n, D)`.
         """
+        self._refuse_recording()
         n = self._places(n)
         return self._here(self._lengths[:, None] + np.arange(n))[0]
 
@@ -137,6 +139,7 @@ class RaggedKVCache(Memory):
 
         A refused call leaves the cache as it was.
         """
+        self._refuse_recording()
         if v is None:
             v = self._no_values(k)
         B, G, slots, _ = self._k.shape
@@ -168,6 +171,7 @@ class RaggedKVCache(Memory):
         window
             See only the last `window` keys, the token's own included.
         """
+        self._refuse_recording()
         n = self._places(n)
         window = self.slots if window is None else min(check_window(window), self.slots)
         counts = counts_of(counts, n, len(self._k))
@@ -212,7 +216,9 @@ class RaggedKVCache(Memory):
         found = self.lengths
         for b in range(B):
             if not 0 <= left[b] <= found[b]:
-                raise ValueError(f"cannot crop sequence {b} to {left[b]}: it has {found[b]} tokens")
+                raise ValueError(
+                    f"cannot crop sequence {b} to a length of {left[b]}: it has {found[b]} tokens"
+                )
         for b in range(B):
             if left[b] < found[b]:
                 self._k[b, :, left[b] : found[b]] = 0
