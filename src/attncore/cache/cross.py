@@ -45,7 +45,7 @@ class CrossKVCache(Memory):
 
     References
     ----------
-    Vaswani et al. (2017), section 3.2.3 (the attention); Shazeer (2019), section 2.4 (what is
+    Vaswani et al. (2017), section 3.2.3 (the attention); Shazeer (2019) (what is
     computed once).
 
     Examples

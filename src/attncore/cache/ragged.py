@@ -55,7 +55,7 @@ class RaggedKVCache(Memory):
 
     References
     ----------
-    Pope et al. (2023), on inference (the cache); Yu et al. (2022), section 4 (a batch whose
+    Pope et al. (2023), on inference (the cache); Yu et al. (2022), section 3 (a batch whose
     sequences come and go).
 
     Examples
