@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -54,7 +55,7 @@ def append_and_fail(cache, *given):
 class Life(RuleBasedStateMachine):
     """A pool beside the rows `(G, T, D)` and `(G, T, E)` that each sequence was given, in NumPy."""
 
-    def __init__(self, like, size=3, blocks=8):
+    def __init__(self, like, size=3, blocks=12):
         super().__init__()
         self.like, self.size, self.blocks = like, size, blocks
         self.cache = ac.PagedKVCache(blocks, G, D, size=size, value_dim=E, like=like)
@@ -81,6 +82,16 @@ class Life(RuleBasedStateMachine):
                 count += 1
             count += math.ceil((length + n) / self.size) - len(table)
         return count
+
+    @initialize(scattered=st.booleans())
+    def begin(self, scattered):
+        """Let the blocks that are free lie apart: every second one is taken."""
+        for _ in range(self.blocks if scattered else 0):
+            self.add()
+            self.append([len(self.rows) - 1], [1, 0, 0], 0, False)
+        for s in list(self.rows)[::2]:
+            self.cache.drop(s)
+            del self.rows[s]
 
     @rule()
     def add(self):
@@ -216,6 +227,28 @@ def filled(lengths, like=LIKES["numpy"], **options):
         new = [torch.from_numpy(x).to(like.dtype) if torch.is_tensor(like) else x for x in (k, v)]
         cache.append(named, new[0], new[1][..., : cache._v.shape[3]])
     return cache, sequences
+
+
+@pytest.mark.parametrize("read", READ)
+@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("window", [None, 1, 2, 4, 7])
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_blocks_that_lie_apart_are_read_in_order(n, window, like, read, monkeypatch):
+    for name, value in READ[read].items():
+        monkeypatch.setattr(paged, name, value)
+    cache, short = filled([1] * 40, LIKES[like])
+    in_order = sorted(short, key=cache.table)
+    for s in in_order[::2] + in_order[1:6:2]:  # holes: 7 blocks in a row, then single ones
+        cache.drop(s)
+    s = cache.add()
+    q, k, v = (random(1, heads, 31, w) for heads, w in ((H, D), (G, D), (G, E)))
+    new = [torch.from_numpy(x) if like == "torch" else x for x in (q, k, v)]
+    cache.append([s], *new[1:])
+    found = cache.attend(new[0][:, :, -n:], [s], window=window)
+
+    assert sum(b != a + 1 for a, b in itertools.pairwise(cache.table(s))) >= 8
+    expected = oracle.attention(q, k, v, causal=True, window=window)[:, :, -n:]
+    np.testing.assert_allclose(np.asarray(found), expected, 0, 1e-12)
 
 
 @pytest.mark.parametrize("like", LIKES)
