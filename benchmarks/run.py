@@ -23,6 +23,7 @@ from pathlib import Path
 import attention
 import decoding
 import layers
+import serving
 import torch
 from timing import DTYPES, first_calls, limits, machine, medians, peak_megabytes, without_units
 from tqdm import tqdm
@@ -69,6 +70,7 @@ def measured(device: torch.device, seconds: float) -> dict[str, object]:
             "attention": attention.cases(device, list(dtypes.values())),
             "layer": layers.cases(device),
             "decoding": decoding.cases(device),
+            "serving": serving.cases(device),
         }
         rows, missing = measure(groups, device, seconds, progress)
     return {

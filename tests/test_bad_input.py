@@ -65,6 +65,37 @@ def append(kind, like=None, k=None, v=None, **options):
     return kind(**ROOM, like=like, **options).append(k, v)
 
 
+def given(cache, *arrays):
+    """Return arrays in the library of a cache."""
+    return [x if isinstance(cache._k, np.ndarray) else torch.from_numpy(x) for x in arrays]
+
+
+def ragged_call(name):
+    """Return a function that calls this method of a cache that holds 5 tokens and 3."""
+
+    @wraps(getattr(ac.RaggedKVCache, name))
+    def call(like=LIKE, **options):
+        cache = ac.RaggedKVCache(**ROOM, like=like)
+        cache.append(*given(cache, BATCH["k"], BATCH["v"]), counts=[5, 3])
+        found = getattr(cache, name)(**options)
+        return cache.lengths if found is None else found
+
+    return call
+
+
+def paged_call(name):
+    """Return a function that calls this method of a pool with sequences 0 and 1 of 5 tokens."""
+
+    @wraps(getattr(ac.PagedKVCache, name))
+    def call(like=LIKE, **options):
+        cache = ac.PagedKVCache(9, 2, 4, value_dim=2, size=2, like=like)
+        cache.append([cache.add(), cache.add()], *given(cache, BATCH["k"], BATCH["v"]))
+        found = getattr(cache, name)(**options)
+        return cache.lengths if found is None else found
+
+    return call
+
+
 def cropped(kind, like, length):
     cache = filled(kind, like)
     cache.crop(length)
@@ -236,6 +267,71 @@ CALLS = {
         {"rows": torch.tensor([1, 0])},
     ),
     "StaticKVCache.mask": (static_mask, {"n": 2, "window": 3}),
+    "CrossKVCache": (
+        wraps(ac.CrossKVCache)(
+            lambda k, v, **options: [
+                (cache := ac.CrossKVCache(k, v, **options)).k,
+                cache.v,
+                cache.lengths,
+            ]
+        ),
+        {"k": BATCH["k"], "v": BATCH["v"], "lengths": LENGTHS},
+    ),
+    "CrossKVCache.select": (
+        lambda rows: (cache := ac.CrossKVCache(BATCH["k"], BATCH["v"])).select(rows) or cache.k,
+        {"rows": np.array([1, 0])},
+    ),
+    "RaggedKVCache": (
+        wraps(ac.RaggedKVCache)(lambda **options: ac.RaggedKVCache(**options).slots),
+        {**ROOM, "like": LIKE},
+    ),
+    "RaggedKVCache.append": (
+        ragged_call("append"),
+        {
+            "like": LIKE,
+            "k": BATCH["k"][:, :, :3],
+            "v": BATCH["v"][:, :, :3],
+            "counts": np.array([1, 3]),
+        },
+    ),
+    "RaggedKVCache.mask": (ragged_call("mask"), {"n": 3, "counts": np.array([1, 3]), "window": 3}),
+    "RaggedKVCache.positions": (ragged_call("positions"), {"n": 3}),
+    "RaggedKVCache.crop": (ragged_call("crop"), {"lengths": np.array([4, 1])}),
+    "RaggedKVCache.select": (ragged_call("select"), {"rows": np.array([1, 0])}),
+    "PagedKVCache": (
+        wraps(ac.PagedKVCache)(lambda **options: ac.PagedKVCache(**options).free),
+        {"blocks": 3, "kv_heads": 2, "head_dim": 4, "size": 2, "value_dim": 2, "like": LIKE},
+    ),
+    "PagedKVCache.append": (
+        paged_call("append"),
+        {
+            "like": LIKE,
+            "sequences": np.array([1, 0]),
+            "k": BATCH["k"][:, :, :3],
+            "v": BATCH["v"][:, :, :3],
+            "counts": np.array([1, 3]),
+        },
+    ),
+    "PagedKVCache.attend": (
+        paged_call("attend"),
+        {
+            "like": LIKE,
+            "q": BATCH["q"],
+            "sequences": np.array([1, 0]),
+            "counts": np.array([1, 3]),
+            "window": 3,
+            "scale": 0.5,
+        },
+    ),
+    "PagedKVCache.gather": (paged_call("gather"), {"sequence": 1}),
+    "PagedKVCache.table": (paged_call("table"), {"sequence": 1}),
+    "PagedKVCache.positions": (
+        paged_call("positions"),
+        {"sequences": np.array([1, 0]), "n": 3},
+    ),
+    "PagedKVCache.fork": (paged_call("fork"), {"sequence": 1, "length": 3}),
+    "PagedKVCache.crop": (paged_call("crop"), {"sequence": 1, "length": 3}),
+    "PagedKVCache.drop": (paged_call("drop"), {"sequence": 1}),
     "softmax": (ac.softmax, {"scores": numbers(3, 5), "mask": MASK, "temperature": 2.0, "axis": 1}),
     "kernel_weights": (
         ac.kernel_weights,
@@ -338,6 +434,10 @@ ACCEPTED = {
     ("streaming_attention", "scale"): {"a negative integer"},
     ("sparse_attention", "global_tokens"): {"an empty list"},
     ("masks.global_tokens", "tokens"): {"an empty list"},
+    ("PagedKVCache.attend", "scale"): {"a negative integer"},
+    ("PagedKVCache.append", "like"): {"None"},  # NumPy
+    ("PagedKVCache.attend", "like"): {"None"},
+    ("RaggedKVCache.append", "like"): {"None"},
     ("masks.combine", "first"): {"None"},
     ("masks.combine", "other"): {"None"},
     ("images.patches", "images"): OF_ANY_DTYPE,
@@ -361,6 +461,8 @@ ALIASES = {
     "first": "mask(s| 0)",
     "global_tokens": "global tokens?",
     "length": "crop to",
+    "like": "cache",
+    "counts": "count",
     "lengths": "length",
     "name": "speeds",
     "number": "exercise",
@@ -368,6 +470,7 @@ ALIASES = {
     "positions": "T",
     "rows": "row",
     "sentence": "maps",
+    "sequences": "sequence",
     "size": "window",
     "tokens": "global tokens?",
     "x": "D",

@@ -1,5 +1,6 @@
 """The benchmarks compare like with like, and README.md shows what they found."""
 
+import itertools
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import live
 import pytest
 import report
 import run
+import serving
 import timing
 import torch
 from playwright.sync_api import Error
@@ -96,6 +98,31 @@ def test_peers_of_decoding_generate_the_same():
     with torch.no_grad():
         expected = theirs(tokens).logits
         torch.testing.assert_close(ours(tokens), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [serving.busy, serving.scattered])
+def test_peers_of_serving_compute_the_same(make):
+    name, runs = serving.case(make, 16, CPU, 128)
+    ours = runs.pop("ours")()
+
+    assert name == f"8 sequences, {make.__name__}, blocks of 16"
+    assert len(runs) == 3
+    for peer, call in runs.items():
+        torch.testing.assert_close(call(), ours, rtol=1e-4, atol=1e-5, msg=peer)
+
+
+def test_a_busy_pool_is_nearly_full_and_its_sequences_lie_in_rows():
+    busy, scattered = (make(16, CPU, 256) for make in (serving.busy, serving.scattered))
+    in_a_row = [
+        sum(b == a + 1 for s in named for a, b in itertools.pairwise(pool.table(s)))
+        / sum(len(pool.table(s)) - 1 for s in named)
+        for pool, named in ((busy, list(busy.lengths)), (scattered, list(scattered.lengths)[-8:]))
+    ]
+
+    assert busy.free < 24 * 256 // 16 // 2
+    assert len(busy.lengths) >= serving.SEQUENCES
+    assert in_a_row[0] > 0.8
+    assert in_a_row[1] < 0.6
 
 
 def test_the_peak_of_memory_is_seen():

@@ -143,6 +143,14 @@ Z = np.zeros
     ("call", "kind", "message"),
     [
         (lambda: empty(batch=0), ValueError, r"batch must be at least 1, got 0"),
+        (lambda: empty(value_dim=-1), ValueError, r"value_dim must be at least 0, got -1"),
+        (lambda: empty().append(Z((1, 2, 1, 4))), TypeError,
+         r"v is missing: this cache keeps values of width 4; for keys alone make it with value_d"),
+        (lambda: empty(value_dim=0).append([1.0]), TypeError, r"k must be an array, got list"),
+        (lambda: empty(value_dim=0).append(Z(())), ValueError,
+         r"k must be \(B, G, n, D\) = \(1, 2, n, 4\), got \(\)"),
+        (lambda: empty(value_dim=0).append(Z((1, 2, 1, 4)), Z((1, 2, 1, 4))), ValueError,
+         r"v must be \(B, G, n, E\) = \(1, 2, n, 0\), got \(1, 2, 1, 4\)"),
         (lambda: empty(capacity=2.0), TypeError, r"capacity must be an integer, got float"),
         (lambda: empty(window=0), ValueError, r"window must be at least 1"),
         (lambda: empty(window=9), ValueError, r"capacity \(3\) must hold the window \(9\)"),
@@ -277,6 +285,37 @@ def test_no_tokens_at_all_can_be_appended(convert, window):
         assert ac.attention(q, *seen, causal=True, window=window).shape == (B, H, 0, E)
         assert cache.length == length
         cache.append(*(convert(np.ones((B, G, 4, n))) for n in (D, E)))
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_keys_alone_are_kept_where_values_have_no_width(window, convert):
+    """One row for each token, and both are read from it, as MLA does."""
+    q, k, _ = tokens()
+    v = k[..., :3]
+    cache = ac.KVCache(B, G, T, D, value_dim=0, window=window, like=convert(k))
+    assert cache.nbytes == B * G * cache.slots * D * 8
+    outs = []
+    for start, stop in itertools.pairwise([0, 4, 5, 6, 9, T]):
+        seen, none = cache.append(convert(k[:, :, start:stop]))
+        assert none.shape == (*seen.shape[:3], 0)
+        new = convert(np.ascontiguousarray(q[:, :, start:stop]))
+        outs.append(np.asarray(ac.attention(new, seen, seen[..., :3], causal=True, window=window)))
+    whole = ac.attention(q, k, v, causal=True, window=window)
+
+    assert np.allclose(np.concatenate(outs, axis=2), whole, 0, 1e-12)
+    twin = pickle.loads(pickle.dumps(cache.copy()))  # noqa: S301
+    twin.select([1])
+    assert twin.nbytes == cache.nbytes // B
+
+
+def test_it_tells_what_it_is():
+    cache = empty(window=2)
+    cache.append(Z((1, 2, 1, 4)), Z((1, 2, 1, 4)))
+
+    assert repr(cache) == (
+        "KVCache(batch=1, kv_heads=2, slots=2, head_dim=4, value_dim=4, length=1, dtype=float64)"
+    )
 
 
 def test_a_window_takes_the_place_of_the_capacity():

@@ -305,7 +305,26 @@ def test_a_failed_call_leaves_all_caches_as_they_were(model):
     assert [int(cache.length) for cache in caches] == [0, 0]
 
 
+def test_keys_alone_are_kept_in_a_compiled_step():
+    """One row for each token, and both are read from it, as MLA does."""
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    cache, q, k = static(value_dim=0), rand(B, H, T, D), rand(B, G, T, D)
+
+    @torch.compile(fullgraph=True, backend="eager")
+    def step(q, k):
+        k, _ = cache.append(k)
+        return ac.attention(q, k, k[..., :3], cache.mask(1))
+
+    outs = [step(q[:, :, t : t + 1], k[:, :, t : t + 1]) for t in range(T)]
+    whole = ac.attention(q, k, k[..., :3], causal=True)
+    torch.testing.assert_close(torch.cat(outs, dim=2), whole)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert cache.nbytes == B * G * C * D * k.element_size()
+
+
 def test_its_size_is_told():
+    assert repr(static()).startswith("StaticKVCache(batch=2, kv_heads=3, slots=13, head_dim=5, val")
     assert static().nbytes == B * G * C * (D + E) * rand(1).element_size()
     assert static().slots == C
 
@@ -319,6 +338,8 @@ def test_its_size_is_told():
          r"like must be floating point, got int32"),
         (lambda m: static().select([B]), ValueError, r"rows must lie in 0 to B - 1 = 1, got \[2\]"),
         (lambda m: static().crop(torch.tensor(1.0)), TypeError, r"length must be an integer, got"),
+        (lambda m: static().append(rand(B, G, 1, D)), TypeError,
+         r"v is missing: this cache keeps values of width 7; for keys alone make it with value_d"),
         (lambda m: static(capacity=0), ValueError, r"capacity must be at least 1, got 0"),
         (lambda m: static().append(rand(B, G, 1, D), rand(B, G, 1, D)), ValueError,
          rf"v must be \(B, G, n, E\) = \({B}, {G}, n, {E}\)"),

@@ -10,7 +10,10 @@ array([[0.67],
 
 from attncore import cost, data, images, kernels, masks, positions, sampling, scores
 from attncore.base.device import pick_device
+from attncore.cache.cross import CrossKVCache
 from attncore.cache.growing import KVCache
+from attncore.cache.paged import PagedKVCache
+from attncore.cache.ragged import RaggedKVCache
 from attncore.cache.static import StaticKVCache
 from attncore.core.attention import attention, attention_weights
 from attncore.core.softmax import softmax
@@ -28,7 +31,10 @@ from attncore.regression import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "CrossKVCache",
     "KVCache",
+    "PagedKVCache",
+    "RaggedKVCache",
     "StaticKVCache",
     "attention",
     "attention_pooling",

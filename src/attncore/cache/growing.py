@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from attncore.base.arrays import (
-    Array,
-    check_dense,
-    check_device,
-    check_readable,
-    check_real,
-    dtype_name,
-    is_bool,
-    is_tensor,
-    namespace,
-    shape_of,
-)
-from attncore.base.integers import check_integer, check_product, check_sizes, check_window
+from attncore.base.arrays import Array
+from attncore.base.integers import check_least, check_product, check_sizes, check_window
+from attncore.cache.memory import Memory, chosen_rows, scalar
 
 
-class KVCache:
+class KVCache(Memory):
     r"""Keys and values of all tokens so far, in memory that is allocated once.
 
     .. math:: \text{bytes} = B \, G \, C \, (D + E) \times \text{bytes per number}
@@ -37,7 +26,8 @@ class KVCache:
     batch, kv_heads, capacity, head_dim
         B, G, C and D: sequences, key/value heads, tokens to make room for, key width.
     value_dim
-        E, the width of a value; D unless given.
+        E, the width of a value; D unless given. 0 for keys alone, as where both are read from
+        one compressed row (DeepSeek-AI, 2024, section 2.1.2).
     window
         W: only the last W tokens are kept, in a ring of W slots; C must be at least W. Any
         number of tokens can then be appended. Attend with ``window=W``, no other.
@@ -47,10 +37,10 @@ class KVCache:
     Raises
     ------
     ValueError
-        If a size or `window` is below 1, or `capacity` is less than `window`; by
-        :meth:`append`, if the shape or the device does not fit or the cache is full; by
-        :meth:`crop`, if the tokens are no longer there; by :meth:`select`, if there is no such
-        sequence.
+        If a size or `window` is below 1, `value_dim` below 0, or `capacity` is less than
+        `window`; by :meth:`append`, if the shape or the device does not fit or the cache is
+        full; by :meth:`crop`, if the tokens are no longer there; by :meth:`select`, if there is
+        no such sequence.
     TypeError
         If a size is not an integer, `like` is not an array, or what is appended is of
         another library or dtype.
@@ -93,13 +83,9 @@ class KVCache:
         window: int | None = None,
         like: Array | None = None,
     ) -> None:
-        value_dim = head_dim if value_dim is None else value_dim
-        batch, kv_heads, capacity, head_dim, value_dim = check_sizes(
-            batch=batch,
-            kv_heads=kv_heads,
-            capacity=capacity,
-            head_dim=head_dim,
-            value_dim=value_dim,
+        value_dim = head_dim if value_dim is None else check_least("value_dim", value_dim, 0)
+        batch, kv_heads, capacity, head_dim = check_sizes(
+            batch=batch, kv_heads=kv_heads, capacity=capacity, head_dim=head_dim
         )
         check_product(batch=batch, kv_heads=kv_heads, capacity=capacity, width=head_dim + value_dim)
         self.window = None if window is None else check_window(window)
@@ -107,17 +93,7 @@ class KVCache:
             raise ValueError(f"capacity ({capacity}) must hold the window ({self.window})")
         self.slots = capacity if self.window is None else self.window
         """Tokens that can be held: C, or with a window W."""
-        if not (like is None or is_tensor(like) or isinstance(like, np.ndarray)):
-            raise TypeError(f"like must be an array, got {type(like).__name__}")
-        if like is not None:
-            check_real("like", like)
-        xp: Any = np if like is None else namespace(like=like)
-        options = {"dtype": np.float64 if like is None else like.dtype}
-        if is_tensor(like):
-            options["device"] = like.device  # type: ignore[union-attr]
-        self._k = xp.empty((batch, kv_heads, self.slots, head_dim), **options)
-        self._v = xp.empty((batch, kv_heads, self.slots, value_dim), **options)
-        self._xp = xp
+        self._allocate((batch, kv_heads, self.slots), head_dim, value_dim, like)
         self._length: Any = 0
 
     @property
@@ -126,27 +102,17 @@ class KVCache:
         return self._length
 
     @property
-    def dtype(self) -> Any:
-        """What keys and values must be of, and are stored in."""
-        return self._k.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory the cache holds, used or not."""
-        return int(self._k.nbytes + self._v.nbytes)
-
-    @property
     def held(self) -> int:
         """Tokens whose keys and values are still there."""
         return min(self._length, self.slots)
 
-    def append(self, k: Array, v: Array) -> tuple[Array, Array]:
+    def append(self, k: Array, v: Array | None = None) -> tuple[Array, Array]:
         """Add tokens and return the keys and values to attend to, the new ones included.
 
         Parameters
         ----------
         k, v
-            `(B, G, n, D)` and `(B, G, n, E)`: the n new tokens.
+            `(B, G, n, D)` and `(B, G, n, E)`: the n new tokens. Where E is 0, k alone will do.
 
         Returns
         -------
@@ -160,8 +126,10 @@ class KVCache:
 
         A refused call leaves the cache as it was.
         """
+        if v is None:
+            v = self._no_values(k)
         if not self._takes(k, v):
-            self._check(k, v)
+            self._check(k, v, *self._k.shape[:2])
             if self.window is None and self._length + k.shape[2] > self.slots:
                 raise ValueError(
                     f"cache full: {self._length} of {self.slots}, cannot append {k.shape[2]}"
@@ -237,27 +205,12 @@ class KVCache:
         TypeError
             If `rows` are not integers.
         """
-        batch = len(self._k)
-        chosen = _rows(rows, batch)
-        if len(chosen) != batch:
-            self._k, self._v = self._k[chosen], self._v[chosen]
-            return
-        used = self._written
-        kept = [memory[chosen, :, :used] for memory in (self._k, self._v)]
-        self._k[:, :, :used], self._v[:, :, :used] = kept
+        self._reorder(chosen_rows(rows, len(self._k)), self._written)
 
-    def copy(self) -> Self:
-        """Return a cache of its own that holds the same, such as a prefix that is to be reused."""
-        return deepcopy(self)
-
-    __copy__ = copy
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_xp"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._xp = namespace(cache=self._k)  # a module can be neither copied nor pickled
+    def _told(self) -> dict[str, Any]:
+        B, G, slots, D = self._k.shape
+        sizes = {"batch": B, "kv_heads": G, "slots": slots, "head_dim": D}
+        return {**sizes, "value_dim": self._v.shape[3], "length": int(self._length)}
 
     @property
     def _written(self) -> int:
@@ -265,7 +218,6 @@ class KVCache:
         return self.held
 
     def _mark(self) -> Any:
-        """Return what :meth:`_undo_to` needs to take back what will be appended."""
         return self._length
 
     def _undo_to(self, mark: Any) -> None:
@@ -300,68 +252,8 @@ class KVCache:
             )
         )
 
-    def _check(self, k: Array, v: Array) -> None:
-        """Raise if these do not fit."""
-        namespace(cache=self._k, k=k, v=v)
-        check_device(cache=self._k, k=k, v=v)
-        B, G, _, D = self._k.shape
-        E = self._v.shape[-1]
-        for name, new, width in (("k", k, D), ("v", v, E)):
-            if not (is_tensor(new) or isinstance(new, np.ndarray)):
-                raise TypeError(f"{name} must be an array, got {type(new).__name__}")
-            check_dense(name, new)
-            if dtype_name(new) != dtype_name(self._k):
-                raise TypeError(
-                    f"{name} is {dtype_name(new)}, the cache {dtype_name(self._k)}: "
-                    "make the cache with like=k"
-                )
-            if new.ndim != 4 or (*new.shape[:2], new.shape[3]) != (B, G, width):
-                raise ValueError(
-                    f"{name} must be (B, G, n, {'DE'[name == 'v']}) = ({B}, {G}, n, {width}), "
-                    f"got {shape_of(new)}"
-                )
-            if is_tensor(new) and new.requires_grad and self._xp.is_grad_enabled():
-                raise ValueError(
-                    f"{name} needs a gradient, which a cache cannot pass on: "
-                    "decode under torch.no_grad() or torch.inference_mode()"
-                )
-        if k.shape[2] != v.shape[2]:
-            raise ValueError(f"k and v must have one row per key: k {shape_of(k)}, v {shape_of(v)}")
 
-
-def scalar(name: str, value: Array) -> int:
-    """Return an integer, or that of an array or tensor without an axis, as an int."""
-    if isinstance(value, np.ndarray) or is_tensor(value):
-        namespace(**{name: value})  # refuses a masked array
-        check_dense(name, value)
-        check_readable(name, value)
-        value = value.item() if value.ndim == 0 else value
-    return check_integer(name, value)
-
-
-def _rows(rows: Array, batch: int) -> list[int]:
-    """Return `rows` as ints, each a sequence of the batch."""
-    if isinstance(rows, np.ndarray) or is_tensor(rows):
-        namespace(rows=rows)  # refuses a masked array
-        check_dense("rows", rows)
-        if is_bool(rows):
-            places = "rows.nonzero()[:, 0]" if is_tensor(rows) else "np.flatnonzero(rows)"
-            raise TypeError(f"rows must be integers, got bool: name those to keep, {places}")
-        if rows.ndim != 1:
-            raise ValueError(f"rows must be (B',), got {shape_of(rows)}")
-        check_readable("rows", rows)
-        rows = rows.tolist()
-    if not isinstance(rows, (list, tuple, range)):
-        raise TypeError(f"rows must be a list or an array of integers, got {type(rows).__name__}")
-    chosen = [check_integer("a row", row) for row in rows]
-    if not chosen:
-        raise ValueError("rows must name one sequence or more; reset() forgets all tokens")
-    if not all(0 <= row < batch for row in chosen):
-        raise ValueError(f"rows must lie in 0 to B - 1 = {batch - 1}, got {chosen}")
-    return chosen
-
-
-def undo_on_error(caches: Sequence[KVCache]) -> AbstractContextManager[None]:
+def undo_on_error(caches: Sequence[Memory]) -> AbstractContextManager[None]:
     """Take back what was appended to the caches in a ``with`` block, should the block fail.
 
     The error is raised as it is. A ring that has overwritten tokens cannot go back: it keeps
@@ -373,7 +265,7 @@ def undo_on_error(caches: Sequence[KVCache]) -> AbstractContextManager[None]:
 class _UndoOnError(AbstractContextManager[None]):
     """A class, and no generator, for ``torch.compile`` to trace the block whole."""
 
-    def __init__(self, caches: Sequence[KVCache]) -> None:
+    def __init__(self, caches: Sequence[Memory]) -> None:
         self.caches = caches
 
     def __enter__(self) -> None:

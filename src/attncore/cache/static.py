@@ -7,7 +7,8 @@ from typing import Any
 
 from attncore.base.arrays import Array, dtype_name, is_tensor, namespace
 from attncore.base.integers import check_length, check_window
-from attncore.cache.growing import KVCache, scalar
+from attncore.cache.growing import KVCache
+from attncore.cache.memory import scalar
 
 
 class StaticKVCache(KVCache):
@@ -26,16 +27,16 @@ class StaticKVCache(KVCache):
     batch, kv_heads, capacity, head_dim
         B, G, C and D: sequences, key/value heads, tokens to make room for, key width.
     value_dim
-        E, the width of a value; D unless given.
+        E, the width of a value; D unless given. 0 for keys alone.
     like
         A tensor whose dtype and device the cache takes.
 
     Raises
     ------
     ValueError
-        If a size is below 1; by :meth:`append`, if a shape or the device does not fit, or more
-        than C tokens come at once; by :meth:`crop`, if the tokens are not there; by
-        :meth:`select`, if there is no such sequence.
+        If a size is below 1 or `value_dim` below 0; by :meth:`append`, if a shape or the device
+        does not fit, or more than C tokens come at once; by :meth:`crop`, if the tokens are not
+        there; by :meth:`select`, if there is no such sequence.
     TypeError
         If a size is not an integer, `like` is not a floating-point tensor, or what is appended
         is of another library or dtype.
@@ -100,13 +101,13 @@ class StaticKVCache(KVCache):
         """Tokens whose keys and values are there. Reading it on a GPU waits for the GPU."""
         return min(int(self._length), self.slots)
 
-    def append(self, k: Array, v: Array) -> tuple[Array, Array]:
+    def append(self, k: Array, v: Array | None = None) -> tuple[Array, Array]:
         """Add tokens and return all slots, for attention with :meth:`mask`.
 
         Parameters
         ----------
         k, v
-            `(B, G, n, D)` and `(B, G, n, E)`: the n new tokens.
+            `(B, G, n, D)` and `(B, G, n, E)`: the n new tokens. Where E is 0, k alone will do.
 
         Returns
         -------
@@ -116,7 +117,9 @@ class StaticKVCache(KVCache):
         Asking whether there is room would wait for the GPU. Instead, what is appended to a full
         cache is stored as NaN, and so are all results from then on, until :meth:`reset`.
         """
-        self._check(k, v)
+        if v is None:
+            v = self._no_values(k)
+        self._check(k, v, *self._k.shape[:2])
         n = k.shape[2]
         if n == 0:
             return self._k, self._v
