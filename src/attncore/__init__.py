@@ -13,8 +13,10 @@ from attncore.base.device import pick_device
 from attncore.cache.growing import KVCache
 from attncore.cache.static import StaticKVCache
 from attncore.core.attention import attention, attention_weights
+from attncore.core.merge import merge
 from attncore.core.softmax import softmax
 from attncore.long.linear import linear_attention
+from attncore.long.packed import packed_attention
 from attncore.long.sparse import sparse_attention
 from attncore.long.streaming import streaming_attention
 from attncore.regression import (
@@ -42,7 +44,9 @@ __all__ = [
     "leave_one_out",
     "linear_attention",
     "masks",
+    "merge",
     "nadaraya_watson",
+    "packed_attention",
     "pick_device",
     "positions",
     "sampling",
