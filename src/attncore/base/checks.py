@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -219,7 +220,7 @@ def check_cu_seqlens(
         ends = given.tolist()
     if len(ends) == 0 or ends[0] != 0:
         raise ValueError(f"{name} must begin with 0, the first token, got {ends[:1]}")
-    for before, end in zip(ends, ends[1:], strict=False):
+    for before, end in pairwise(ends):
         if end < before:
             raise ValueError(f"{name} must not fall, got {end} after {before}")
     if T is not None and ends[-1] != T:

@@ -53,9 +53,7 @@ def kept(xp: Any, rows: Array, keys: Array, dropout: float) -> Array:
     return n >= min(round(dropout * 2**32), 2**32 - 1) - 2**31
 
 
-def dropped(
-    xp: Any, weights: Array, noise: tuple[Array, Array] | None, dropout: float
-) -> Array:
+def dropped(xp: Any, weights: Array, noise: tuple[Array, Array] | None, dropout: float) -> Array:
     """Return the weights with some at 0, and the others over 1 - dropout."""
     if noise is None:
         return weights

@@ -17,7 +17,7 @@ from attncore.base.arrays import (
     wide,
     widest,
 )
-from attncore.base.tracing import varies
+from attncore.base.tracing import is_traced, varies
 from attncore.core.blocks import joined, spans
 from attncore.core.call import Call
 from attncore.core.dropout import dropped
@@ -151,7 +151,7 @@ def blocked(call: Call) -> tuple[Array, Array | None]:
 
 def learns(call: Call, *arrays: Array | None) -> bool:
     """Tell whether a gradient is wanted for one of these, or for the scale."""
-    tensors = [array for array in (*arrays, call.scale) if is_tensor(array)]
+    tensors: list[Array] = [array for array in (*arrays, call.scale) if is_tensor(array)]
     return any(array.requires_grad for array in tensors) and call.xp.is_grad_enabled()
 
 
@@ -159,6 +159,8 @@ def forgetful(call: Call) -> tuple[Array, Array | None]:
     """Return what :func:`reference` does; the weights are computed again for the gradient."""
     from torch.utils.checkpoint import checkpoint
 
+    if not is_traced() and call.xp._C._are_functorch_transforms_active():
+        return reference(call)  # torch.func cannot compute again
     # Nothing random happens in it: what is dropped follows from numbers in the call.
     return checkpoint(reference, call, use_reentrant=False, preserve_rng_state=False)
 

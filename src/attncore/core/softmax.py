@@ -111,9 +111,7 @@ def weigh_and_sum(
     return xp.where(allowed, powers / total, 0.0), logarithm.squeeze(axis)
 
 
-def _filled(
-    xp: Any, scores: Array, mask: Array | None, axis: int
-) -> tuple[Array, Array, Array]:
+def _filled(xp: Any, scores: Array, mask: Array | None, axis: int) -> tuple[Array, Array, Array]:
     """Return what is allowed, which rows have some of it, and scores without the others.
 
     A row with no key is filled with zeros before the exponential, not after: NaN never arises,

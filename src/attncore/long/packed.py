@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -139,4 +140,4 @@ def _cut(xp: Any, array: Array, ends: list[int]) -> list[Array]:
     """Return the rows of each document."""
     if xp is np:
         return np.split(array, ends[1:-1], axis=-2)
-    return array.split([b - a for a, b in zip(ends, ends[1:], strict=False)], dim=-2)
+    return array.split([b - a for a, b in pairwise(ends)], dim=-2)

@@ -95,9 +95,7 @@ def _by_blocks(call: Call, block: int) -> tuple[Array, Array]:
     q, k, v = (wide(xp, array) for array in (call.q, call.k, call.v))
     call = call.but(q=q * call.scale, k=k, v=v)
     found = []
-    for rows, keys in spans(
-        q.shape[-2], k.shape[-2], block, causal=call.causal, window=window
-    ):
+    for rows, keys in spans(q.shape[-2], k.shape[-2], block, causal=call.causal, window=window):
         band = None
         if call.limited:
             n, length = rows.stop - rows.start, keys.stop - keys.start
