@@ -24,6 +24,7 @@ from attncore.core.dropout import dropped
 from attncore.core.softmax import weigh, weigh_and_sum
 
 SCORES_AT_ONCE = 2**21  # 16 MB of float64: about what a processor's cache holds
+LEAST_ROWS = 32  # fewer make matrix products slow: 1 row at a time was 4 times slower
 
 
 def weights(call: Call) -> tuple[Array, Array | None]:
@@ -135,8 +136,7 @@ def blocked(call: Call) -> tuple[Array, Array | None]:
     """Return what :func:`reference` does, with memory that grows as Tq + Tk."""
     call = call.settled()
     xp, Tq, Tk = call.xp, call.q.shape[-2], call.k.shape[-2]
-    # Fewer than 32 rows make matrix products slow: measured, 1 row at a time is 4 times slower.
-    rows_at_once = max(32, SCORES_AT_ONCE // max(1, math.prod(call.q.shape[:-2]) * Tk))
+    rows_at_once = max(LEAST_ROWS, SCORES_AT_ONCE // max(1, math.prod(call.q.shape[:-2]) * Tk))
     if call.window is not None:
         rows_at_once = max(rows_at_once, min(call.window, Tq))
     if rows_at_once >= Tq:
