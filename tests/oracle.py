@@ -7,9 +7,14 @@ from fractions import Fraction
 import numpy as np
 
 
-def softmax(scores, allowed=None):
-    """Softmax of a list; weight 0 where not allowed, all 0 where nothing is."""
+def softmax(scores, allowed=None, sink=None):
+    """Softmax of a list; weight 0 where not allowed, all 0 where nothing is.
+
+    With a sink it is that of one score more, whose weight is left out.
+    """
     allowed = [True] * len(scores) if allowed is None else allowed
+    if sink is not None:
+        return softmax([*scores, sink], [*allowed, True])[:-1]
     kept = [s for s, ok in zip(scores, allowed, strict=True) if ok and s != -math.inf]
     if not kept:
         return [0.0] * len(scores)
@@ -28,8 +33,25 @@ def sees(i, j, Tq, Tk, causal, window):
     return j <= position if causal else True
 
 
-def weights(q, k, mask=None, causal=False, window=None, bias=None, scale=None):
+def log_sum_exp(scores, allowed, sink=None):
+    """Logarithm of the sum of the exponentials of what is allowed, and of the sink."""
+    kept = [s for s, ok in zip(scores, allowed, strict=True) if ok]
+    kept = [s for s in (kept if sink is None else [*kept, sink]) if s != -math.inf]
+    if not kept:
+        return -math.inf
+    return max(kept) + math.log(sum(math.exp(s - max(kept)) for s in kept))
+
+
+def weights(q, k, **options):
     """Attention weights (..., H, Tq, Tk), one number at a time."""
+    return weights_and_lse(q, k, **options)[0]
+
+
+def weights_and_lse(
+    q, k, mask=None, causal=False, window=None, bias=None, scale=None,
+    softcap=None, sinks=None, kept=None, dropout=0.0,
+):  # fmt: skip
+    """The weights, of which only the `kept` are not dropped, and the log-sum-exp (..., H, Tq)."""
     *lead, heads, Tq, D = q.shape if q.ndim > 2 else (1, *q.shape)
     groups = k.shape[-3] if k.ndim > 2 else 1
     Tk = k.shape[-2]
@@ -38,26 +60,39 @@ def weights(q, k, mask=None, causal=False, window=None, bias=None, scale=None):
     mask = np.broadcast_to(True if mask is None else mask, shape)
     bias = np.broadcast_to(0.0 if bias is None else bias, shape)
     scale = 1 / math.sqrt(D) if scale is None else scale
-    out = np.zeros(shape)
+    kept = np.broadcast_to(True if kept is None else kept, shape)
+    out, lse = np.zeros(shape), np.zeros(shape[:-1])
     for b in np.ndindex(*lead):
         for h in range(heads):
             g = h // (heads // groups)
+            sink = None if sinks is None else float(sinks[h])
             for i in range(Tq):
                 scores, allowed = [], []
                 for j in range(Tk):
                     product = sum(
                         float(q[(*b, h, i, d)]) * float(k[(*b, g, j, d)]) for d in range(D)
                     )
-                    scores.append(product * scale + float(bias[(*b, h, i, j)]))
+                    score = product * scale
+                    if softcap is not None:
+                        score = softcap * math.tanh(score / softcap)
+                    scores.append(score + float(bias[(*b, h, i, j)]))
                     ok = sees(i, j, Tq, Tk, causal, window)
                     allowed.append(ok and bool(mask[(*b, h, i, j)]))
-                out[(*b, h, i)] = softmax(scores, allowed)
-    return out
+                row = softmax(scores, allowed, sink)
+                lse[(*b, h, i)] = log_sum_exp(scores, allowed, sink)
+                for j in range(Tk):
+                    out[(*b, h, i, j)] = row[j] / (1 - dropout) if kept[(*b, h, i, j)] else 0.0
+    return out, lse
 
 
 def attention(q, k, v, **options):
     """Attention (..., H, Tq, E): each output is a sum over keys."""
-    A = weights(q, k, **options)
+    return attention_and_lse(q, k, v, **options)[0]
+
+
+def attention_and_lse(q, k, v, **options):
+    """The same, and the log-sum-exp (..., H, Tq)."""
+    A, lse = weights_and_lse(q, k, **options)
     *lead, heads, Tq, Tk = A.shape
     groups = v.shape[-3] if v.ndim > 2 else 1
     E = v.shape[-1]
@@ -69,7 +104,7 @@ def attention(q, k, v, **options):
                 for j in range(Tk):
                     weight = A[(*b, h, i, j)]
                     out[(*b, h, i)] += weight * values[(*b, h // (heads // groups), j)]
-    return out.reshape(*q.shape[:-1], E)
+    return out.reshape(*q.shape[:-1], E), lse.reshape(q.shape[:-1])
 
 
 KERNELS = {

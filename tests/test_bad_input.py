@@ -53,6 +53,27 @@ SENT = torch.from_numpy(numbers(2, 3))
 ROOM = {"batch": 2, "kv_heads": 2, "capacity": 8, "head_dim": 4, "value_dim": 2}
 
 
+def fresh(function):
+    """Return the function with its generator as it was at first, so that each call is alike."""
+
+    @wraps(function)
+    def call(**arguments):
+        if isinstance(arguments["generator"], Seed):
+            of_torch = any(isinstance(arguments[n], torch.Tensor) for n in "qk")
+            made = torch.Generator().manual_seed(3) if of_torch else np.random.default_rng(3)
+            arguments["generator"] = made
+        return function(**arguments)
+
+    return call
+
+
+class Seed:
+    """Stands for a generator of the library that is called for."""
+
+
+OPTIONS = {"softcap": 2.0, "dropout": 0.5, "generator": Seed()}
+
+
 def filled(kind, like, **options):
     """Return a cache of the library of `like` that holds five tokens."""
     cache = kind(**ROOM, like=like, **options)
@@ -134,10 +155,37 @@ CALLS = {
         {**QKV, **TERMS, "causal": True, "window": 3, "backend": "reference"},
     ),
     "attention of a batch": (ac.attention, {**BATCH, "lengths": LENGTHS, "causal": True}),
+    "attention with options": (
+        fresh(ac.attention),
+        {**BATCH, **OPTIONS, "sinks": numbers(4), "return_lse": True},
+    ),
     "attention as torch has it": (ac.attention, {**ALIKE, "causal": True, "backend": "auto"}),
     "attention_weights": (
         ac.attention_weights,
         {"q": q, "k": k, **TERMS, "causal": False, "window": 3},
+    ),
+    "attention_weights with options": (
+        fresh(ac.attention_weights),
+        {"q": q, "k": k, **OPTIONS, "sinks": numbers(1)},
+    ),
+    "merge": (ac.merge, {"outs": numbers(2, 3, 4), "lses": numbers(2, 3)}),
+    "merge of a list": (
+        lambda out, lse: ac.merge([out], [lse]),
+        {"out": numbers(3, 4), "lse": numbers(3)},
+    ),
+    "packed_attention": (
+        fresh(ac.packed_attention),
+        {
+            **BATCH,
+            "cu_seqlens": np.array([0, 1, 3]),
+            "cu_seqlens_k": np.array([0, 2, 5]),
+            "causal": True,
+            "window": 3,
+            "scale": 0.5,
+            **OPTIONS,
+            "sinks": numbers(4),
+            "return_lse": True,
+        },
     ),
     "attention_weights of a batch": (
         ac.attention_weights,
@@ -146,6 +194,10 @@ CALLS = {
     "streaming_attention": (
         ac.streaming_attention,
         {**QKV, "causal": True, "window": 3, "scale": 0.5, "block": 2},
+    ),
+    "streaming_attention with options": (
+        fresh(ac.streaming_attention),
+        {**BATCH, **OPTIONS, "sinks": numbers(4), "return_lse": True, "block": 2},
     ),
     "sparse_attention": (
         ac.sparse_attention,
@@ -183,6 +235,16 @@ CALLS = {
     "parallel.total": (as_only_rank(parallel.total), {"x": SENT}),
     "parallel.spread": (as_only_rank(parallel.spread), {"x": SENT, "axis": 1}),
     "masks.padding": (ac.masks.padding, {"lengths": LENGTHS, "Tk": 5, "left": True}),
+    "masks.documents": (
+        ac.masks.documents,
+        {
+            "cu_seqlens": np.array([0, 1, 3]),
+            "cu_seqlens_k": np.array([0, 2, 5]),
+            "causal": True,
+            "window": 3,
+            "like": LIKE,
+        },
+    ),
     "masks.combine": (
         lambda first, other: ac.masks.combine(first, other),
         {"first": MASK, "other": ~MASK},
@@ -432,6 +494,7 @@ ACCEPTED = {
     ("attention_weights", "scale"): {"a negative integer"},
     ("sparse_attention", "scale"): {"a negative integer"},
     ("streaming_attention", "scale"): {"a negative integer"},
+    ("packed_attention", "scale"): {"a negative integer"},
     ("sparse_attention", "global_tokens"): {"an empty list"},
     ("masks.global_tokens", "tokens"): {"an empty list"},
     ("PagedKVCache.attend", "scale"): {"a negative integer"},
@@ -463,10 +526,12 @@ ALIASES = {
     "length": "crop to",
     "like": "cache",
     "counts": "count",
+    "lse": "lses",
     "lengths": "length",
     "name": "speeds",
     "number": "exercise",
     "other": "mask(s| 1)",
+    "out": "outs",
     "positions": "T",
     "rows": "row",
     "sentence": "maps",

@@ -44,6 +44,11 @@ def lengths(generator, B, T):
     return torch.randint(0, T + 1, (B,), generator=generator)
 
 
+def ends_of_two(generator, B, T):
+    """Where two documents of T tokens in all begin and end."""
+    return torch.cat([torch.zeros(1, dtype=int), lengths(generator, 1, T), torch.tensor([T])])
+
+
 def some(generator, *shape):
     return torch.rand(shape, generator=generator) < 0.7
 
@@ -70,6 +75,14 @@ def options(shapes, **chosen):
     return function(lambda q, k, v: ac.attention(q, k, v, **chosen), *shapes)
 
 
+def with_sinks(f, shapes, **chosen):
+    return function(lambda q, k, v, sinks: f(q, k, v, sinks=sinks, **chosen), *shapes, (4,))
+
+
+def weights(q, k, v, **chosen):
+    return ac.attention_weights(q, k, softcap=2.0, **chosen)
+
+
 def of_lengths(f):
     return function(f, *BATCH, make=(None, None, None, lengths))
 
@@ -92,6 +105,25 @@ def cases():
             yield f"attention {name} {words}", options(shapes, **chosen)
     yield "attention grouped causal", options(GROUPED, causal=True)
     yield "attention grouped window", options(GROUPED, window=5, scale=0.3)
+    for chosen in ({}, {"causal": True}, {"window": 5}):
+        yield f"attention softcap {chosen}", options(LONGER, softcap=2.0, **chosen)
+        yield f"attention return_lse {chosen}", options(LONGER, return_lse=True, **chosen)
+        yield f"attention sinks {chosen}", with_sinks(ac.attention, LONGER, **chosen)
+        yield f"streaming sinks {chosen}", with_sinks(ac.streaming_attention, LONGER, **chosen)
+        yield f"attention_weights sinks {chosen}", with_sinks(weights, LONGER, **chosen)
+        yield (
+            f"packed {chosen}",
+            function(
+                lambda q, k, v, ends, o=chosen: ac.packed_attention(q, k, v, ends, **o),
+                *SELF,
+                ("B", "T"),
+                make=(None, None, None, ends_of_two),
+            ),
+        )
+    yield (
+        "merge",
+        function(lambda out, lse: ac.merge([out, out + 1], [lse, 2 * lse]), ROWS, ("B", 4, "T")),
+    )
     yield (
         "attention mask and causal",
         function(
@@ -310,6 +342,8 @@ def dynamic(case):
 
 
 def open_axes(shape, make):
+    if make is ends_of_two:
+        return (3,)
     return ("B",) if make is lengths else shape
 
 

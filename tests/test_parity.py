@@ -8,13 +8,17 @@ from torch.testing import assert_close
 from transformers import (
     AttentionInterface,
     DynamicCache,
+    Gemma2Config,
     GPT2Config,
     GPT2Model,
+    GptOssConfig,
     LlamaConfig,
     MistralConfig,
 )
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+from transformers.models.gemma2 import modeling_gemma2 as gemma2
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
+from transformers.models.gpt_oss import modeling_gpt_oss as gpt_oss
 from transformers.models.llama.modeling_llama import (
     LlamaAttention,
     LlamaRotaryEmbedding,
@@ -251,6 +255,103 @@ def test_left_padding_equals_gpt2(implementation):
     assert_close(
         gradients(found, *ours.parameters()), gradients(expected, *theirs.parameters()), **DOUBLE
     )
+
+
+def attend_with_options(module, q, k, v, mask, *, scaling, softcap=None, s_aux=None, **options):
+    """Stand in for Hugging Face's attention, softcap, sinks and window included."""
+    window = options["sliding_window"]
+    found = ac.attention(
+        q, k, v, causal=True, window=window, scale=scaling, softcap=softcap, sinks=s_aux
+    )
+    return found.transpose(1, 2), None
+
+
+AttentionInterface.register("attncore options", attend_with_options)
+# Gemma2 takes its softmax in float32, and so both do their angles.
+FLOAT32 = {"rtol": 2e-6, "atol": 2e-6}
+SIZES = {"hidden_size": WIDTH, "num_attention_heads": H, "num_key_value_heads": G, "head_dim": D}
+
+
+def capped(window, implementation):
+    """Hugging Face's Gemma2 attention; the softcap is so low that it shows."""
+    config = Gemma2Config(
+        **SIZES,
+        query_pre_attn_scalar=3,
+        attn_logit_softcapping=0.2,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention" if window else "full_attention"],
+        num_hidden_layers=1,
+        attn_implementation=implementation,
+    )
+    return shake(gemma2.Gemma2Attention(config, layer_idx=0)), gemma2.Gemma2RotaryEmbedding(config)
+
+
+def sunk(window, implementation):
+    """Hugging Face's GPT-OSS attention, with a sink in each head."""
+    config = GptOssConfig(
+        **SIZES,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention" if window else "full_attention"],
+        num_hidden_layers=1,
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0},
+        attn_implementation=implementation,
+    )
+    return shake(gpt_oss.GptOssAttention(config, layer_idx=0)), gpt_oss.GptOssRotaryEmbedding(
+        config
+    )
+
+
+@pytest.mark.parametrize("window", [None, WINDOW])
+@pytest.mark.parametrize("make", [capped, sunk])
+def test_softcap_and_sinks_equal_gemma2_and_gpt_oss(make, window):
+    x = leaf(B, T, WIDTH)
+    (theirs, rope), (ours, _) = make(window, "eager"), make(window, "attncore options")
+    turn = rope(x, torch.arange(T)[None])
+    hidden = ~ac.masks.causal(T, window=window, like=x)
+    mask = torch.zeros(1, 1, T, T, dtype=x.dtype).masked_fill(hidden, -torch.inf)
+    expected, _ = theirs(x, turn, mask)
+    found, _ = ours(x, turn, None)
+
+    assert_close(found, expected, **FLOAT32)
+    assert_close(
+        gradients(found, x, *ours.parameters()),
+        gradients(expected, x, *theirs.parameters()),
+        **FLOAT32,
+    )
+    with torch.no_grad():  # the sinks by the fused kernel
+        assert_close(ours(x, turn, None)[0], expected, **FLOAT32)
+
+
+class Theirs(torch.nn.Module):
+    """What their functions read of a layer."""
+
+    def __init__(self, sinks):
+        super().__init__()
+        self.num_key_value_groups, self.head_dim, self.sinks = H // G, D, sinks
+        self.eval()
+
+
+@pytest.mark.parametrize("name", ["softcap", "sinks"])
+def test_their_functions_equal_ours(name):
+    q, k, v = (5 * rand(B, n, T, D, seed=n) for n in (H, G, G + H))
+    v = v[:, :G]
+    leaves = [a.requires_grad_() for a in (q, k, v.clone(), torch.linspace(-2, 2, H).double())]
+    q, k, v, sinks = leaves
+    module = Theirs(torch.nn.Parameter(sinks.detach()))
+    mask = torch.zeros(1, 1, T, T).double().masked_fill(~ac.masks.causal(T, like=q), -torch.inf)
+    if name == "softcap":
+        expected, A = gemma2.eager_attention_forward(module, q, k, v, mask, softcap=3.0)
+        options, wanted = {"softcap": 3.0}, (q, k, v)
+        theirs = wanted
+    else:
+        expected, A = gpt_oss.eager_attention_forward(module, q, k, v, mask, scaling=D**-0.5)
+        options, wanted, theirs = {"sinks": sinks}, leaves, (q, k, v, module.sinks)
+    found = ac.attention(q, k, v, causal=True, **options).transpose(1, 2)
+
+    assert_close(found, expected, **FLOAT32)
+    assert_close(ac.attention_weights(q, k, causal=True, **options), A, **FLOAT32)
+    assert_close(gradients(found, *wanted), gradients(expected, *theirs), rtol=2e-5, atol=2e-5)
+    assert (ac.attention(q, k, v, causal=True).transpose(1, 2) - found).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ from attncore.cache.paged import PagedKVCache
 from attncore.cache.ragged import RaggedKVCache
 from attncore.cache.static import StaticKVCache
 from attncore.core.attention import attention, attention_weights
+from attncore.core.merge import merge
 from attncore.core.softmax import softmax
 from attncore.long.linear import linear_attention
+from attncore.long.packed import packed_attention
 from attncore.long.sparse import sparse_attention
 from attncore.long.streaming import streaming_attention
 from attncore.regression import (
@@ -48,7 +50,9 @@ __all__ = [
     "leave_one_out",
     "linear_attention",
     "masks",
+    "merge",
     "nadaraya_watson",
+    "packed_attention",
     "pick_device",
     "positions",
     "sampling",

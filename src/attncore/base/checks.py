@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from attncore.base.arrays import (
     shape_of,
 )
 from attncore.base.integers import check_integer
-from attncore.base.settings import check_number
+from attncore.base.settings import check_number, check_positive
 from attncore.base.tracing import holds, is_traced
 
 
@@ -111,6 +113,46 @@ def check_mask_and_bias(
         check_device(bias=bias, q=q)
 
 
+def check_sinks(sinks: Array | None, q: Array) -> Array | None:
+    """Return the logits of sinks as floats, `(H, 1)`, or `()` for q without a head axis."""
+    if sinks is None:
+        return None
+    xp: Any = namespace(sinks=sinks, q=q)
+    if not (isinstance(sinks, np.ndarray) or is_tensor(sinks)):
+        raise TypeError(f"sinks must be an array, got {type(sinks).__name__}")
+    check_real("sinks", sinks)
+    heads = q.shape[-3] if q.ndim > 2 else 1
+    if sinks.ndim != 1 or sinks.shape[0] != heads:
+        raise ValueError(
+            f"sinks must be one number per query head, ({heads},), got {shape_of(sinks)}; "
+            "for the same in each repeat it"
+        )
+    check_device(sinks=sinks, q=q)
+    # In the precision of the sums: a GPU adds no float64 to scores of 32 bits for nothing.
+    sinks = cast(xp, read_array(xp, "sinks", sinks), xp.promote_types(q.dtype, xp.float32))
+    return sinks[:, None] if q.ndim > 2 else sinks[0]
+
+
+def check_softcap(softcap: float | None) -> float | None:
+    """Return the largest size of a score, or None for no limit."""
+    return None if softcap is None else check_positive("softcap", softcap)
+
+
+def check_dropout(dropout: float | None, generator: Any, q: Array) -> float:
+    """Return the share of the weights to drop, for which there must be a generator."""
+    library = "torch.Generator" if is_tensor(q) else "numpy.random.Generator"
+    kind = sys.modules["torch"].Generator if is_tensor(q) else np.random.Generator
+    if generator is not None and not isinstance(generator, kind):
+        raise TypeError(f"generator must be a {library}, got {type(generator).__name__}")
+    share = 0.0 if dropout is None else check_number("dropout", dropout)
+    if not 0 <= share < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+    if share and generator is None:
+        made = "torch.Generator().manual_seed(0)" if is_tensor(q) else "np.random.default_rng(0)"
+        raise ValueError(f"dropout needs a generator to draw from, such as {made}")
+    return share
+
+
 def check_lengths(lengths: Array, Tk: int) -> Array:
     """Return lengths `(B,)` as int64, each in 0 to Tk."""
     xp: Any = namespace(lengths=lengths)
@@ -152,3 +194,44 @@ def batch_lengths(q: Array, k: Array, lengths: Array) -> list[int] | Array:
     if given != B:
         raise ValueError(f"lengths must hold one number per sequence, {B}, got {given}")
     return counts
+
+
+def check_cu_seqlens(
+    name: str, given: Any, of: str = "tokens", T: int | None = None
+) -> list[int] | Array:
+    """Return where documents begin and end, `(N + 1,)`; in a recording a tensor stays one."""
+    if isinstance(given, (list, tuple)):  # without NumPy, so that torch.compile can follow
+        ends: Any = [check_integer(f"a number of {name}", n) for n in given]
+    else:
+        namespace(**{name: given})
+        if not (isinstance(given, np.ndarray) or is_tensor(given)):
+            raise TypeError(f"{name} must be a list or an array, got {type(given).__name__}")
+        check_dense(name, given)
+        if is_bool(given) or not dtype_name(given).startswith(("int", "uint")):
+            raise TypeError(f"{name} must be integers, got {dtype_name(given)}")
+        if given.ndim != 1:
+            raise ValueError(f"{name} must be (N + 1,) for N documents, got {shape_of(given)}")
+        if is_traced() and is_tensor(given) and T is not None:
+            ends = given.long()
+            sound = (ends[0] == 0) & (ends[-1] == T) & (ends[1:] >= ends[:-1]).all()
+            holds(sound, f"{name} must begin with 0, never fall, and end with the number of {of}")
+            return ends
+        check_readable(name, given)
+        ends = given.tolist()
+    if len(ends) == 0 or ends[0] != 0:
+        raise ValueError(f"{name} must begin with 0, the first token, got {ends[:1]}")
+    for before, end in pairwise(ends):
+        if end < before:
+            raise ValueError(f"{name} must not fall, got {end} after {before}")
+    if T is not None and ends[-1] != T:
+        raise ValueError(f"{name} must end with the number of {of}, {T}, got {ends[-1]}")
+    return ends
+
+
+def check_documents(queries: list[int] | Array, keys: list[int] | Array) -> None:
+    """Raise unless there are as many documents of queries as of keys."""
+    if len(queries) != len(keys):
+        raise ValueError(
+            f"cu_seqlens tells of {len(queries) - 1} documents, cu_seqlens_k of {len(keys) - 1}: "
+            "a document without tokens begins and ends at the same number"
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from attncore.base.arrays import Array
 
@@ -36,3 +37,14 @@ def part(array: Array | None, rows: slice, columns: slice) -> Array | None:
     if array.ndim == 1:
         return array[columns]
     return array[..., slice(None) if array.shape[-2] == 1 else rows, columns]
+
+
+def joined(
+    xp: Any, parts: Sequence[tuple[Array, Array | None]], axis: int = -2
+) -> tuple[Array, Array | None]:
+    """Join pairs of outputs `(..., H, Tq, E)` and log-sum-exps `(..., H, Tq)`, or None."""
+    if len(parts) == 1:
+        return parts[0]
+    out = xp.concatenate([out for out, _ in parts], axis=axis)
+    lses = [lse for _, lse in parts if lse is not None]
+    return out, xp.concatenate(lses, axis=-1 if axis == -2 else axis) if lses else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -9,20 +10,28 @@ from typing import Any
 import numpy as np
 
 from attncore import masks
-from attncore.base.arrays import Array, as_floats, is_tensor, library_of, padding_mask
+from attncore.base.arrays import Array, as_floats, is_tensor, library_of, padding_mask, wide
 from attncore.base.checks import (
     batch_lengths,
+    check_dropout,
     check_mask_and_bias,
     check_queries_and_keys,
     check_scale,
+    check_sinks,
+    check_softcap,
     check_values,
 )
 from attncore.base.integers import check_window
 from attncore.base.settings import check_flag
 from attncore.base.tracing import known
 from attncore.core.blocks import part
+from attncore.core.dropout import drawn_seed, places
 
 NO_VALUES: Any = object()
+NAMES = (
+    "q", "k", "v", "mask", "causal", "window", "bias", "scale", "lengths",
+    "softcap", "sinks", "dropout", "noise", "wants_lse",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,11 @@ class Call:
     bias: Array | None = None
     scale: float | Array = 1.0
     lengths: list[int] | Array | None = None
+    softcap: float | None = None
+    sinks: Array | None = None  # (H, 1), or () where q has no head axis
+    dropout: float = 0.0
+    noise: tuple[Array, Array] | None = None  # of each row and of each key: see core.dropout
+    wants_lse: bool = False
 
     @property
     def xp(self) -> Any:
@@ -49,8 +63,7 @@ class Call:
 
         ``dataclasses.replace`` does that too, but torch 2.6 cannot compile it.
         """
-        names = ("q", "k", "v", "mask", "causal", "window", "bias", "scale", "lengths")
-        return Call(**{**{name: getattr(self, name) for name in names}, **changes})
+        return Call(**{**{name: getattr(self, name) for name in NAMES}, **changes})
 
     @property
     def limited(self) -> bool:
@@ -73,6 +86,7 @@ class Call:
             v=self.v[..., keys, :],
             mask=part(self.mask, rows, keys),
             bias=part(self.bias, rows, keys),
+            noise=self.noise and (self.noise[0][..., rows, :], self.noise[1][keys]),
         )
 
     def allowed(self) -> Array | None:
@@ -90,6 +104,18 @@ class Call:
         shape = (*self.q.shape[:-1], self.v.shape[-1])
         return self.q.new_zeros(shape) if is_tensor(self.q) else np.zeros(shape, self.q.dtype)
 
+    @property
+    def needs_lse(self) -> bool:
+        """Whether the log-sum-exp of each row must be known."""
+        return self.wants_lse or self.sinks is not None
+
+    def unseen(self) -> tuple[Array, Array | None]:
+        """Return the output of queries that see no key, and their log-sum-exp if it is needed."""
+        if not self.needs_lse:
+            return self.nothing(), None
+        least = -math.inf if self.sinks is None else self.sinks
+        return self.nothing(), self.xp.zeros_like(wide(self.xp, self.q)[..., 0]) + least
+
 
 def checked(
     q: Array,
@@ -101,10 +127,17 @@ def checked(
     bias: Array | None = None,
     scale: float | Array | None = None,
     lengths: Array | None = None,
+    *,
+    softcap: float | None = None,
+    sinks: Array | None = None,
+    dropout: float | None = None,
+    generator: Any = None,
+    return_lse: bool = False,
 ) -> Call:
     """Return the call with its arrays as floats of one kind, or raise what does not fit.
 
-    With NO_VALUES, as for the weights alone, the keys stand in for them.
+    With NO_VALUES, as for the weights alone, the keys stand in for them. The generator is used
+    last of all: what is refused has not changed it.
     """
     if v is NO_VALUES:
         xp, q, k = as_floats(q=q, k=k)
@@ -118,4 +151,14 @@ def checked(
     check_mask_and_bias(xp, q, k, mask, bias)
     window = None if window is None else check_window(window)
     counts = None if lengths is None else batch_lengths(q, k, lengths)
-    return Call(q, k, v, mask, causal, window, bias, scale, counts)
+    if softcap is sinks is dropout is generator is None and return_lse is False:
+        return Call(q, k, v, mask, causal, window, bias, scale, counts)
+    softcap, sinks = check_softcap(softcap), check_sinks(sinks, q)
+    wants_lse = check_flag("return_lse", return_lse)
+    share, noise = check_dropout(dropout, generator, q), None
+    if share:
+        noise = places(xp, q, k, drawn_seed(xp, generator, q))
+    return Call(
+        q, k, v, mask, causal, window, bias, scale, counts,
+        softcap, sinks, share, noise, wants_lse,
+    )  # fmt: skip

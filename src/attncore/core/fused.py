@@ -9,9 +9,9 @@ from typing import Any
 from attncore import masks
 from attncore.base.arrays import Array, cast, is_tensor, wide
 from attncore.base.tracing import known, varies
-from attncore.core.blocks import spans
+from attncore.core.blocks import joined, spans
 from attncore.core.call import Call
-from attncore.core.reference import level
+from attncore.core.reference import learns, levelled, with_sinks
 
 BLOCK = 256  # queries at a time: shorter blocks make torch take smaller, slower tiles
 
@@ -65,11 +65,22 @@ def why_not(call: Call) -> str:
         return f"an axis is empty: q {tuple(q.shape)}, k {tuple(k.shape)}"
     if bias is not None and bias.requires_grad and call.xp.is_grad_enabled():
         return "it has no gradient for the bias"
+    if call.softcap is not None:
+        return "it has no softcap"
+    if call.noise is not None:
+        return "it takes no generator for its dropout, and on a CPU builds all weights for it"
+    if call.needs_lse and q.device.type != "cpu":
+        return "only the CPU's kernel tells the log-sum-exp, which sinks and return_lse need"
+    if call.needs_lse and learns(call, q, k):
+        return "it has no gradient for the log-sum-exp, which sinks and return_lse need"
     return ""
 
 
-def fused(call: Call) -> Array:
-    """Return attention `(..., H, Tq, E)` without building the weights."""
+def fused(call: Call) -> tuple[Array, Array | None]:
+    """Return attention `(..., H, Tq, E)` without building the weights, and the log-sum-exp."""
+    if call.sinks is not None:
+        out, lse = fused(call.but(sinks=None, wants_lse=True))
+        return with_sinks(call.xp, out, lse, call.sinks)
     call, torch = _with_a_scale(call.settled()), call.xp
     q, k, v, mask, bias = call.q, call.k, call.v, call.mask, call.bias
     causal, window = call.causal, call.window
@@ -78,26 +89,27 @@ def fused(call: Call) -> Array:
     if bias is not None and bias.dtype != q.dtype and q.element_size() == 2 and not here:
         # Only the CPU's kernel adds numbers of 32 bits to the scores of queries of 16.
         q, k, v = (wide(torch, array) for array in (q, k, v))
-        return cast(torch, fused(call.but(q=q, k=k, v=v)), call.q.dtype)
+        out, lse = fused(call.but(q=q, k=k, v=v))
+        return cast(torch, out, call.q.dtype), lse
     if window is not None and known(window >= Tk):
         causal, window = True, None
     limited = causal or window is not None
     # Else a long bias goes in blocks, that its copy be small. To a compiler T may be a variable.
     whole = bias is None or torch.compiler.is_compiling() or Tq <= BLOCK
     if not limited and whole:
-        return _kernel(call, _merged(call, mask))
+        return _kernel(call, mask)
     # The kernel's is_causal is upper-left: ours only when the two lengths are equal.
     if known(Tq == Tk) and window is None and mask is None and bias is None:
         return _kernel(call, None, is_causal=True)
     if varies(Tq, Tk):  # how many blocks there are would be settled
-        return _kernel(call, _merged(call, call.allowed()))
+        return _kernel(call, call.allowed())
     outs = []
     band: Array | None = None
     for rows, keys in spans(Tq, Tk, BLOCK, causal=causal, window=window):
         n, seen = rows.stop - rows.start, keys.stop - keys.start
         block = call.part(rows, keys)
         if seen == 0:  # these come before the first key
-            outs.append(block.nothing())
+            outs.append(block.unseen())
             continue
         # No row is ended early by the window, and nothing else is hidden but the future.
         plain = mask is None and bias is None and (window is None or window >= seen)
@@ -111,8 +123,8 @@ def fused(call: Call) -> Array:
             band = _future(torch, n, seen, q)
         elif band is None or band.shape != (n, seen):
             band = masks.causal(n, seen, window=window, like=q)
-        outs.append(_kernel(block, _merged(block, _both(block.mask, band))))
-    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=-2)
+        outs.append(_kernel(block, _both(block.mask, band)))
+    return joined(torch, outs)
 
 
 def _both(mask: Array | None, band: Array | None) -> Array | None:
@@ -147,19 +159,19 @@ def _with_a_scale(call: Call) -> Call:
     return call if scale == call.scale else call.but(q=q, scale=scale)
 
 
-def _merged(call: Call, allowed: Array | None) -> Array | None:
-    """Return the one thing the kernel takes: a boolean mask, or numbers to add."""
-    if call.bias is None:
-        return allowed
-    torch, q = call.xp, call.q
-    dtype = wide(torch, q).dtype if q.device.type == "cpu" else q.dtype
-    return level(torch, call.bias, allowed, dtype)
+def _kernel(
+    call: Call, allowed: Array | None, is_causal: bool = False
+) -> tuple[Array, Array | None]:
+    """Call the kernel in the one form that is fused: four axes, values as wide as keys.
 
-
-def _kernel(call: Call, extra: Array | None, is_causal: bool = False) -> Array:
-    """Call the kernel in the one form that is fused: four axes, values as wide as keys."""
+    `allowed` is a boolean mask, or in place of a bias numbers to add.
+    """
     torch, q, k, v = call.xp, call.q, call.k, call.v
     D, E = q.shape[-1], v.shape[-1]
+    extra, taken = allowed, None
+    if call.bias is not None:
+        dtype = wide(torch, q).dtype if q.device.type == "cpu" else q.dtype
+        extra, taken = levelled(torch, call.bias, allowed, dtype)
     if extra is not None:
         extra = _four_axes(extra.expand(*extra.shape[:-1], k.shape[-2]), q)
     q4, k4, v4 = (_four_axes(array, array) for array in (q, k, v))
@@ -179,14 +191,36 @@ def _kernel(call: Call, extra: Array | None, is_causal: bool = False) -> Array:
     if grouped and not folds and not _shares_heads(torch, q4, extra):
         k4, v4 = (array.repeat_interleave(H // G, dim=1) for array in (k4, v4))
         grouped = False
-    # Under torch.compile sizes, and what is asked of them, may be symbols: only `if` decides.
-    shared = {"enable_gqa": True} if grouped and not folds else {}
-    out = torch.nn.functional.scaled_dot_product_attention(
-        q4, k4, v4, attn_mask=extra, is_causal=is_causal, scale=call.scale, **shared
-    )
+    lse = None
+    if call.wants_lse:
+        out, lse = _with_lse(torch, q4, k4, v4, extra, is_causal, call.scale)
+        lse = lse.reshape(q.shape[:-1])
+        lse = lse if taken is None else lse + taken
+    else:
+        # Under torch.compile sizes, and what is asked of them, may be symbols: only `if` decides.
+        shared = {"enable_gqa": True} if grouped and not folds else {}
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q4, k4, v4, attn_mask=extra, is_causal=is_causal, scale=call.scale, **shared
+        )
     if E < D:
         out = out[..., :E]
-    return out.reshape(*q.shape[:-1], E)
+    return out.reshape(*q.shape[:-1], E), lse
+
+
+def _with_lse(
+    torch: Any, q: Array, k: Array, v: Array, extra: Array | None, is_causal: bool, scale: Any
+) -> tuple[Array, Array]:
+    """Return the output of the CPU's kernel and the log-sum-exp, for which it has no gradient."""
+    if extra is not None and extra.dtype == torch.bool:
+        hidden = ~extra
+        extra = torch.zeros(extra.shape, dtype=q.dtype).masked_fill(hidden, -math.inf)
+    # Unlike the public function this one reads a last axis with gaps as if it had none.
+    q, k, v = (array if array.stride(-1) == 1 else array.contiguous() for array in (q, k, v))
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    out, lse = kernel(q, k, v, 0.0, is_causal, attn_mask=extra, scale=scale)
+    if extra is not None:  # where nothing is seen it says 0
+        lse = torch.where((extra == -math.inf).all(-1), -math.inf, lse)
+    return out, lse.detach()
 
 
 def _shares_heads(torch: Any, q: Array, extra: Array | None) -> bool:

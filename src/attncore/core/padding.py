@@ -7,6 +7,7 @@ from itertools import groupby
 from attncore.base.arrays import Array, is_tensor
 from attncore.base.tracing import varies
 from attncore.core import fused
+from attncore.core.blocks import joined
 from attncore.core.call import Call
 
 # What a call of the kernel must do to be worth its own: numbers of keys, times queries and,
@@ -32,28 +33,28 @@ def why_not(call: Call) -> str:
     return "" if runs == 1 or worth else "so many small calls take longer than a mask"
 
 
-def by_length(call: Call) -> Array:
+def by_length(call: Call) -> tuple[Array, Array | None]:
     """Return attention `(B, H, Tq, E)`, of each sequence with its own keys only."""
     runs = [(n, len(list(same))) for n, same in groupby(call.lengths or ())]
     sizes = [size for _, size in runs]
     # split, unlike slices, has a gradient that is put together once
     parts = zip(call.q.split(sizes), call.k.split(sizes), call.v.split(sizes), strict=True)
-    outs = [
+    found = [
         _first_keys(call.but(q=q, k=k, v=v, lengths=None), n)
         for (n, _), (q, k, v) in zip(runs, parts, strict=True)
     ]
-    return outs[0] if len(outs) == 1 else call.xp.cat(outs)
+    return joined(call.xp, found, axis=0)
 
 
-def _first_keys(call: Call, n: int) -> Array:
+def _first_keys(call: Call, n: int) -> tuple[Array, Array | None]:
     """Attend to the first n keys. Causal queries at position n or later see them all."""
     if n == 0:
-        return call.nothing()
+        return call.unseen()
     Tq, Tk = call.q.shape[2], call.k.shape[2]
     call = call.but(k=call.k[:, :, :n], v=call.v[:, :, :n])
     early = min(max(n - (Tk - Tq), 0), Tq) if call.causal else 0
-    outs = []
+    found = []
     for queries, future in ((call.q[:, :, :early], True), (call.q[:, :, early:], False)):
         if queries.shape[2]:
-            outs.append(fused.fused(call.but(q=queries, causal=future)))
-    return outs[0] if len(outs) == 1 else call.xp.cat(outs, dim=2)
+            found.append(fused.fused(call.but(q=queries, causal=future)))
+    return joined(call.xp, found)

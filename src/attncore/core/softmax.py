@@ -83,13 +83,7 @@ def weigh(
     """Softmax without the checks: `scores` in the precision of the sums, the result in `dtype`."""
     if scores.shape[axis] == 0:
         return cast(xp, scores, dtype)
-    allowed = scores != -math.inf
-    if mask is not None:
-        allowed = allowed & mask
-    # A row with no key is filled with zeros before the exponential, not after: NaN never
-    # arises, so its gradient is 0 too (0 * NaN would be NaN on the way back).
-    some = allowed.any(axis=axis, keepdims=True)
-    filled = xp.where(some, xp.where(allowed, scores, -math.inf), 0.0)
+    allowed, _, filled = _filled(xp, scores, mask, axis)
     if temperature != 1.0:
         filled = _divide(xp, filled, temperature, axis)
     if xp is np:
@@ -98,6 +92,36 @@ def weigh(
     else:
         weights = xp.softmax(filled, dim=axis)
     return cast(xp, xp.where(allowed, weights, 0.0), dtype)
+
+
+def weigh_and_sum(
+    xp: Any, scores: Array, mask: Array | None, axis: int = -1
+) -> tuple[Array, Array]:
+    """Return what :func:`weigh` does, and the logarithm of the sum that it divides by.
+
+    That is log of the sum of exp(score), without `axis`; minus infinity where nothing is left.
+    """
+    if scores.shape[axis] == 0:
+        return scores, xp.full_like(scores.sum(axis), -math.inf)
+    allowed, some, filled = _filled(xp, scores, mask, axis)
+    largest = xp.amax(filled if xp is np else filled.detach(), axis, keepdims=True)
+    powers = xp.exp(filled - largest)
+    total = powers.sum(axis, keepdims=True)
+    logarithm = xp.where(some, largest + xp.log(total), -math.inf)
+    return xp.where(allowed, powers / total, 0.0), logarithm.squeeze(axis)
+
+
+def _filled(xp: Any, scores: Array, mask: Array | None, axis: int) -> tuple[Array, Array, Array]:
+    """Return what is allowed, which rows have some of it, and scores without the others.
+
+    A row with no key is filled with zeros before the exponential, not after: NaN never arises,
+    so its gradient is 0 too (0 * NaN would be NaN on the way back).
+    """
+    allowed = scores != -math.inf
+    if mask is not None:
+        allowed = allowed & mask
+    some = allowed.any(axis=axis, keepdims=True)
+    return allowed, some, xp.where(some, xp.where(allowed, scores, -math.inf), 0.0)
 
 
 def _divide(xp: Any, scores: Array, temperature: float, axis: int) -> Array:

@@ -111,7 +111,7 @@ def sparse_attention(
         mask = mask | masks.global_tokens(T, tokens=tokens, like=q)
         if random_keys:
             mask = mask | masks.random_keys(T, count=random_keys, seed=seed, like=q)
-        return fused(call.but(mask=mask))
+        return fused(call.but(mask=mask))[0]
     everywhere = np.array(tokens, dtype=np.int64)
     drawn = draw(T, T, random_keys, seed, "random_keys")
     if T == 0:
@@ -146,7 +146,7 @@ def sparse_attention(
     out = xp.concatenate(outs, axis=-2)
     if len(everywhere):
         past = _like(xp, _within(everywhere, np.arange(T), T, 0), q) if causal else None
-        whole = reference(Call(_at(xp, q, everywhere), k, v, past))
+        whole, _ = reference(Call(_at(xp, q, everywhere), k, v, past))
         out = _replace(xp, out, everywhere, whole)
     return cast(xp, out[0] if lifted else out, dtype)
 

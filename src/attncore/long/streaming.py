@@ -9,10 +9,11 @@ from attncore import masks
 from attncore.base.arrays import Array, cast, wide
 from attncore.base.integers import check_sizes
 from attncore.base.tracing import varies
-from attncore.core.blocks import spans
+from attncore.core.attention import routed
+from attncore.core.blocks import joined, spans
 from attncore.core.call import Call, checked
-from attncore.core.fused import fused
-from attncore.core.reference import fold, mix
+from attncore.core.dropout import dropped
+from attncore.core.reference import capped, fold, mix, with_sinks
 
 
 def streaming_attention(
@@ -23,8 +24,13 @@ def streaming_attention(
     causal: bool = False,
     window: int | None = None,
     scale: float | Array | None = None,
+    softcap: float | None = None,
+    sinks: Array | None = None,
+    dropout: float | None = None,
+    generator: Any = None,
+    return_lse: bool = False,
     block: int = 128,
-) -> Array:
+) -> Any:
     r"""Attention that reads keys and values once, in blocks, and forgets each block.
 
     For every query three things are carried along: the largest score so far m, the sum of
@@ -34,22 +40,23 @@ def streaming_attention(
     .. math:: m' = \max(m, \max s), \quad l' = e^{m - m'} l + \textstyle\sum e^{s - m'}, \quad
         o' = e^{m - m'} o + e^{s - m'} V
 
-    and after the last block o / l is attention: exact, not an approximation. Queries go in
-    blocks too, so the scores in memory are `(..., H, block, block)`, whatever the lengths
-    are, unless gradients are recorded.
+    and after the last block o / l is attention: exact, not an approximation, and m + log l the
+    log-sum-exp. Queries go in blocks too, so the scores in memory are `(..., H, block, block)`,
+    whatever the lengths are, unless gradients are recorded.
 
     Parameters
     ----------
-    q, k, v, causal, window, scale
+    q, k, v, causal, window, scale, softcap, sinks, dropout, generator, return_lse
         As in :func:`attention`.
     block
         How many queries, and how many keys, at a time. Exported or compiled with a length
-        left open, it is not used: the fused kernel is, which has blocks of its own.
+        left open, it is not used: what :func:`attention` takes then is.
 
     Returns
     -------
     Array
-        `(..., H, Tq, E)`, what :func:`attention` returns, up to rounding.
+        `(..., H, Tq, E)`, what :func:`attention` returns, up to rounding; with `return_lse`
+        a pair, as there.
 
     Raises
     ------
@@ -70,38 +77,55 @@ def streaming_attention(
     True
     """
     check_sizes(block=block)
-    call = checked(q, k, v, causal=causal, window=window, scale=scale)
-    if varies(call.q.shape[-2], call.k.shape[-2]):  # how many blocks there are would be settled
-        return fused(call)
-    xp, causal, window = call.xp, call.causal, call.window
+    call = checked(
+        q, k, v, causal=causal, window=window, scale=scale,
+        softcap=softcap, sinks=sinks, dropout=dropout, generator=generator, return_lse=return_lse,
+    )  # fmt: skip
+    Tq, Tk = call.q.shape[-2], call.k.shape[-2]
+    if varies(Tq, Tk) or Tq == 0:  # how many blocks there are would be settled; or there is none
+        out, lse = routed(call)
+    else:
+        out, lse = _by_blocks(call, block)
+    return (out, lse) if call.wants_lse else out
+
+
+def _by_blocks(call: Call, block: int) -> tuple[Array, Array]:
+    """Return attention and the log-sum-exp, a block of queries after the other."""
+    xp, window, dtype = call.xp, call.window, call.q.dtype
     q, k, v = (wide(xp, array) for array in (call.q, call.k, call.v))
-    q = q * call.scale
-    outs = []
-    for rows, keys in spans(q.shape[-2], k.shape[-2], block, causal=causal, window=window):
-        n, length = rows.stop - rows.start, keys.stop - keys.start
+    call = call.but(q=q * call.scale, k=k, v=v)
+    found = []
+    for rows, keys in spans(q.shape[-2], k.shape[-2], block, causal=call.causal, window=window):
         band = None
         if call.limited:
+            n, length = rows.stop - rows.start, keys.stop - keys.start
             band = masks.causal(n, length, window=window, like=q)
-        outs.append(_stream(xp, q[..., rows, :], k[..., keys, :], v[..., keys, :], band, block))
-    out = xp.concatenate(outs, axis=-2) if outs else call.nothing()
-    return cast(xp, out, call.q.dtype)
+        found.append(_stream(call.part(rows, keys), band, block))
+    out, lse = joined(xp, found)
+    if call.sinks is not None:
+        out, lse = with_sinks(xp, out, lse, call.sinks)
+    return cast(xp, out, dtype), lse
 
 
-def _stream(xp: Any, q: Array, k: Array, v: Array, band: Array | None, block: int) -> Array:
+def _stream(call: Call, band: Array | None, block: int) -> tuple[Array, Array]:
     """Return attention of a few scaled queries to all keys, `band` `(Tq, Tk)` allowing."""
+    xp, q, k, v = call.xp, call.q, call.k, call.v
     largest = xp.full_like(q[..., :1], -math.inf)  # m
     total = xp.zeros_like(largest)  # l
-    out = Call(q, k, v).nothing()  # o
+    out = call.nothing()  # o
     for start in range(0, k.shape[-2], block):
         part = slice(start, start + block)
         scores = fold(q, k) @ k[..., part, :].mT
-        scores = scores.reshape(*q.shape[:-1], scores.shape[-1])
+        scores = capped(xp, scores.reshape(*q.shape[:-1], scores.shape[-1]), call.softcap)
         if band is not None:
             scores = xp.where(band[:, part], scores, -math.inf)
         new = xp.maximum(largest, xp.amax(scores, axis=-1, keepdims=True))
         base = xp.where(new == -math.inf, 0.0, new)  # nothing seen yet: no inf - inf
         faded, shares = xp.exp(largest - base), xp.exp(scores - base)
         total = faded * total + shares.sum(axis=-1, keepdims=True)
-        out = faded * out + mix(shares, v[..., part, :])
+        noise = call.noise and (call.noise[0], call.noise[1][part])
+        out = faded * out + mix(dropped(xp, shares, noise, call.dropout), v[..., part, :])
         largest = new
-    return out / xp.where(total == 0, 1.0, total)
+    none = total == 0
+    total = xp.where(none, 1.0, total)
+    return out / total, xp.where(none, -math.inf, largest + xp.log(total))[..., 0]

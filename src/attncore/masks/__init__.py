@@ -19,11 +19,13 @@ from attncore.base.arrays import (
 from attncore.base.checks import check_lengths
 from attncore.base.integers import check_length, check_product, check_window
 from attncore.base.settings import check_flag
+from attncore.masks.documents import documents
 from attncore.masks.patterns import FARTHEST, global_tokens, random_keys, symmetric_window
 
 __all__ = [
     "causal",
     "combine",
+    "documents",
     "global_tokens",
     "padding",
     "random_keys",
