@@ -69,6 +69,8 @@ def matrix(
     >>> matrix([[1, 2], [3, 4]], name="Q", rows=["cat", "sat"])
     Matrix Q. Q, 2 x 2, has the rows (1, 2), (3, 4).
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {type(name).__name__}")
     part = _read("array", name, array, digits, check_flag("shade", shade))
     given = _labelled(part, rows, columns)
     return Picture(f"Matrix {name}".rstrip(), _told([part]), *_scenes([given]))
@@ -125,8 +127,8 @@ def equation(
     for at, part in enumerate(parts):
         if isinstance(part, str):
             found.append(part)
-        elif isinstance(part, (tuple, list)) and len(part) == 2:
-            found.append(_read(f"parts[{at}]", part[0], part[1], digits))
+        elif isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], str):
+            found.append(_read(part[0] or f"parts[{at}]", *part, digits))
         else:
             raise TypeError(
                 f"parts[{at}] must be a pair (name, matrix) or a sign such as '=', got "
@@ -147,12 +149,8 @@ def equation(
     return Picture(title, _told(matrices), *_scenes(found))
 
 
-def _read(
-    where: str, name: object, array: Array, digits: int | None, shade: bool = False
-) -> Matrix:
-    """Return the matrix to draw, in the colour of its role."""
-    if not isinstance(name, str):
-        raise TypeError(f"name of {where} must be a string, got {type(name).__name__}")
+def _read(where: str, name: str, array: Array, digits: int | None, shade: bool = False) -> Matrix:
+    """Return the matrix to draw, in the colour of its role; messages call it `where`."""
     numbers = read_numbers(where, array)
     check_small(where, numbers)
     if digits is not None and not 0 <= check_integer("digits", digits) <= 6:
