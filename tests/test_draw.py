@@ -220,7 +220,7 @@ def test_rotations_show_the_scores_of_rope():
     for m, n in PLACES:  # of width 2 the only speed is 1
         turned_q, turned_k = ac.positions.rope(q[None], [m]), ac.positions.rope(k[None], [n])
         score = (turned_q @ turned_k.T).item()
-        assert f"m = {m}, n = {n}" in shown
+        assert f"query at {m}, key at {n}" in shown
         assert f"q · k = {score:.2f}".replace("-", "−") in shown
     same = draw.rotations(q, k, [(4, 2), (104, 102), (2, 0)], speed=0.3)
     assert len({line for line in texts(same) if "angle" in line or "q · k" in line}) == 2
@@ -359,16 +359,16 @@ def test_a_table_is_aligned_text_and_html_with_the_same_cells():
 
     assert repr(shown).splitlines() == [
         "Two < three",
-        "scores       D  largest        J  ok",
-        "------  ------  -------  -------  ---",
-        "raw       1024    0.970  8.1e−05  —",
-        "scaled  12,345   −0.200  3.0e−02  yes",
+        "scores       D  largest         J  ok",
+        "------  ------  -------  --------  ---",
+        "raw      1,024    0.970  8.1·10⁻⁵  —",
+        "scaled  12,345   −0.200  3.0·10⁻²  yes",
     ]
     table = ElementTree.fromstring(shown._repr_html_())  # noqa: S314
     cells = [[cell.text for cell in row] for row in table.iter("tr")]
     assert table.find("caption").text == "Two < three"
-    assert cells == [heads, ["raw", "1024", "0.970", "8.1e−05", "—"],
-                     ["scaled", "12,345", "−0.200", "3.0e−02", "yes"]]  # fmt: skip
+    assert cells == [heads, ["raw", "1,024", "0.970", "8.1·10⁻⁵", "—"],
+                     ["scaled", "12,345", "−0.200", "3.0·10⁻²", "yes"]]  # fmt: skip
     sides = [cell.get("style") for cell in table.find("tbody")[0]]
     assert sides == [f"text-align:{s}" for s in ("left", "right", "right", "right", "left")]
     assert [cell.get("scope") for cell in table.find("tbody")[0]] == ["row", *[None] * 4]

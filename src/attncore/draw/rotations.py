@@ -83,7 +83,7 @@ def rotations(
         score = float(turned[0] @ turned[1])
         told.append(f"m = {m:g}, n = {n:g}, angle {angle:.0f} degrees, score {score:.2f}")
         lines = (
-            f"m = {m:g}, n = {n:g}",
+            f"query at {m:g}, key at {n:g}",
             f"angle {number(angle, 0)}°",
             f"q · k = {number(score, 2)}",
         )

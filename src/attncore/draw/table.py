@@ -1,4 +1,4 @@
-"""A small table of results, with a head over each column: as HTML and as aligned text."""
+"""A small table of results, with a title over each column: as HTML and as aligned text."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from attncore.base.reading import read_numbers
 from attncore.draw.text import number
 
 MOST = {"rows": 60, "columns": 12}
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 Rows = Mapping[Any, Any] | Sequence[Any]
 Digits = int | str  # decimals, or a format such as ".1e"
 
@@ -26,6 +27,7 @@ class Form(NamedTuple):
 
     digits: Digits
     own: bool
+    commas: bool = False  # in whole numbers; where one needs them, all of its column have them
 
 
 class Table:
@@ -44,12 +46,12 @@ class Table:
         """Return the table as HTML; it needs no style sheet, and the book has one."""
         sides = [f' style="text-align:{"right" if side else "left"}"' for side in self.right]
 
-        def row(texts: Sequence[str], head: bool) -> str:
+        def row(texts: Sequence[str], top: bool) -> str:
             made = []
             for at, (text, side) in enumerate(zip(texts, sides, strict=True)):
                 kind, scope = "td", ""
-                if head or (at == 0 and not self.right[0]):
-                    kind, scope = "th", f' scope="{"col" if head else "row"}"'
+                if text and (top or (at == 0 and not self.right[0])):
+                    kind, scope = "th", f' scope="{"col" if top else "row"}"'
                 made.append(f"<{kind}{scope}{side}>{escape(text)}</{kind}>")
             return f"<tr>{''.join(made)}</tr>"
 
@@ -84,7 +86,7 @@ def table(
     digits: Digits | Mapping[str, Digits] | None = None,
     caption: str = "",
 ) -> Table:
-    r"""Return a table of results, with numbers aligned and a head over each column.
+    r"""Return a table of results, with numbers aligned and a title over each column.
 
     .. math:: x_{ij} \text{ in row } i \text{ under the name of column } j
 
@@ -96,14 +98,14 @@ def table(
         Cells are numbers, strings, bools, or None, which is shown as a dash. At most 60 rows and
         12 columns.
     columns
-        The heads, with units where there are some; for rows that are dicts they are their keys
+        The titles, with units where there are some; for rows that are dicts they are their keys
         unless given.
     digits
-        Decimals, 0 to 12, or a format such as ".1e", ".0%" or ","; for all numbers, or for each
-        column by its name. Whole numbers stay whole unless their own column says otherwise, and
+        Decimals, 0 to 12, or a format such as ".1e" (powers of 10), ".0%" or ","; for all
+        columns, or for each by its name. Whole numbers stay whole unless their own column says otherwise, and
         others have 3 decimals unless given.
     caption
-        A title over the table.
+        A caption over the table.
 
     Returns
     -------
@@ -116,11 +118,11 @@ def table(
         If there is no row or too many, rows have different lengths, a column has no name, or
         `digits` is no format of numbers or names no column.
     TypeError
-        If a row is no list, dict or array, a cell neither number nor text, or a head no string.
+        If a row is no list, dict or array, a cell neither number nor text, or a title no string.
 
     References
     ----------
-    HTML Living Standard, section 4.9.1: heads of columns and rows are `th` with a scope.
+    HTML Living Standard, section 4.9.1: titles of columns and rows are `th` with a scope.
 
     Examples
     --------
@@ -130,60 +132,63 @@ def table(
     raw     1024    0.970
     scaled  1024    0.210
     """
-    heads, cells = _read(rows, columns)
+    titles, cells = _read(rows, columns)
     if not isinstance(caption, str):
         raise TypeError(f"caption must be a string, got {type(caption).__name__}")
-    forms = _forms(digits, heads)
+    forms = _forms(digits, titles)
+    for at, column in enumerate(zip(*cells, strict=True)):
+        long = any(isinstance(value, int) and abs(value) >= 10_000 for value in column)
+        forms[at] = forms[at]._replace(commas=long)
     shown = [[_shown(*pair) for pair in zip(row, forms, strict=True)] for row in cells]
     right = [
         any(value is not None for value in column)
         and all(value is None or _is_number(value) for value in column)
         for column in zip(*cells, strict=True)
     ]
-    return Table(heads, shown, right, caption)
+    return Table(titles, shown, right, caption)
 
 
 def _read(rows: Any, columns: Any) -> tuple[list[str], list[list[Any]]]:
-    """Return the heads, and the cells of each row."""
+    """Return the titles, and the cells of each row."""
     keys = list(rows) if isinstance(rows, Mapping) else None
     given = _listed("rows", rows) if keys is None else list(rows.values())
     if not 1 <= len(given) <= MOST["rows"]:
         raise ValueError(
             f"rows must be 1 to {MOST['rows']} to be read as a table, got {len(given)}"
         )
-    heads = None if columns is None else _listed("columns", columns)
+    titles = None if columns is None else _listed("columns", columns)
     if isinstance(given[0], Mapping):
         names = list(given[0])
         for at, row in enumerate(given):
             if not isinstance(row, Mapping) or set(row) != set(names):
                 raise ValueError(f"rows[{at}] must have the keys of the first row, {names}")
         own = [str(name) for name in names]
-        heads = heads or (own if keys is None else ["", *own])
+        titles = titles or (own if keys is None else ["", *own])
         given = [[row[name] for name in names] for row in given]
-    if heads is None:
+    if titles is None:
         raise ValueError("columns must name the columns: rows that are lists have no names")
     cells = [_listed(f"rows[{at}]", row) for at, row in enumerate(given)]
     if keys is not None:
         cells = [[str(key), *row] for key, row in zip(keys, cells, strict=True)]
-    _check(heads, cells)
-    return heads, cells
+    _check(titles, cells)
+    return titles, cells
 
 
-def _check(heads: list[Any], cells: list[list[Any]]) -> None:
+def _check(titles: list[Any], cells: list[list[Any]]) -> None:
     """Raise unless each row has a cell, which can be shown, for each column."""
-    for at, head in enumerate(heads):
-        if not isinstance(head, str):
-            raise TypeError(f"columns[{at}] must be a string, got {type(head).__name__}")
-    if not 1 <= len(heads) <= MOST["columns"]:
-        raise ValueError(f"columns must be 1 to {MOST['columns']}, got {len(heads)}")
-    if len(set(heads)) < len(heads):
-        raise ValueError(f"columns must have different names, got {', '.join(heads)}")
+    for at, title in enumerate(titles):
+        if not isinstance(title, str):
+            raise TypeError(f"columns[{at}] must be a string, got {type(title).__name__}")
+    if not 1 <= len(titles) <= MOST["columns"]:
+        raise ValueError(f"columns must be 1 to {MOST['columns']}, got {len(titles)}")
+    if len(set(titles)) < len(titles):
+        raise ValueError(f"columns must have different names, got {', '.join(titles)}")
     for at, row in enumerate(cells):
-        if len(row) != len(heads):
+        if len(row) != len(titles):
             raise ValueError(
-                f"rows[{at}] must have a cell for each of the {len(heads)} columns, got {len(row)}"
+                f"rows[{at}] must have a cell for each of the {len(titles)} columns, got {len(row)}"
             )
-        for name, value in zip(heads, row, strict=True):
+        for name, value in zip(titles, row, strict=True):
             if not (_is_number(value) or value is None or isinstance(value, (str, bool))):
                 raise TypeError(
                     f"rows[{at}] has {type(value).__name__} under {name!r}: cells are numbers, "
@@ -216,17 +221,17 @@ def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _forms(digits: Any, heads: list[str]) -> list[Form]:
+def _forms(digits: Any, titles: list[str]) -> list[Form]:
     """Return how each column shows its numbers."""
     if not isinstance(digits, Mapping):
         form = _form("digits", 3 if digits is None else digits)
-        return [Form(form, False)] * len(heads)
+        return [Form(form, False)] * len(titles)
     for name in digits:
-        if name not in heads:
-            raise ValueError(f"digits has no column {name!r} to format: {', '.join(heads)}")
+        if name not in titles:
+            raise ValueError(f"digits has no column {name!r} to format: {', '.join(titles)}")
     return [
         Form(_form(f"digits[{name!r}]", digits[name]), True) if name in digits else Form(3, False)
-        for name in heads
+        for name in titles
     ]
 
 
@@ -250,17 +255,16 @@ def _shown(value: Any, form: Form) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
-    if isinstance(value, numbers.Integral):
-        if not form.own:  # 10,000 has a comma, 9999 has none
-            return (
-                f"{value:,}".replace("-", "−")
-                if abs(int(value)) >= 10_000
-                else number(int(value), 0)
-            )
+    if isinstance(value, int):
+        if not form.own:
+            return (f"{value:,}" if form.commas else str(value)).replace("-", "−")
     elif not math.isfinite(value):
         return "nan" if math.isnan(value) else number(value, 0)
     if isinstance(form.digits, str):
-        return format(value, form.digits).replace("-", "−")
+        exact = value if isinstance(value, int) else float(value)
+        text, power, exponent = format(exact, form.digits).partition("e")
+        text = text.replace("-", "−")
+        return text + (f"·10{str(int(exponent)).translate(RAISED)}" if power else "")
     return number(float(value), form.digits)
 
 
