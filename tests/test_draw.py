@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from itertools import combinations
 from xml.etree import ElementTree  # our own text
 
@@ -75,6 +76,13 @@ def test_nothing_in_a_picture_can_clash_with_a_page(name):
         assert "href" not in "".join(element.attrib)
     for selector in re.findall(r"([^{}]+)\{", re.sub(r"@media[^{]*\{", "", sheet())):
         assert all(".ac-" in part for part in selector.split(",")), selector
+
+
+@EACH
+def test_whatever_is_pointed_at_stays_lit(name):
+    """The style sheet has a rule for each row and column that a cell says it belongs to."""
+    for axis, n in set(re.findall(r"ac-([ij])(\d+)", "".join(PICTURES[name]().wide.parts))):
+        assert f":has(.ac-{axis}{n}:hover) .ac-{axis}{n}" in sheet()
 
 
 @EACH
@@ -407,6 +415,9 @@ def test_a_table_shows_numbers_as_its_digits_say():
     assert cell(2, 1) == "2"
     assert cell(2, {"x": 1}) == "2.0"
     assert cell(0.256, ".0%") == "26%"
+    assert cell(12_345.6, ".2e") == "1.23·10⁴"
+    assert cell(Fraction(-1, 8), ".1e") == "−1.2·10⁻¹"
+    assert cell(10**20, {"x": ","}) == "100,000,000,000,000,000,000"
     assert cell(-1e6, ",.1f") == "−1,000,000.0"
     assert cell(-0.0001, 2) == "0.00"
     assert cell(-np.inf) == "−∞"

@@ -102,8 +102,8 @@ def table(
         unless given.
     digits
         Decimals, 0 to 12, or a format such as ".1e" (powers of 10), ".0%" or ","; for all
-        columns, or for each by its name. Whole numbers stay whole unless their own column says otherwise, and
-        others have 3 decimals unless given.
+        columns, or for each by its name. Whole numbers stay whole unless their own column says
+        otherwise, and others have 3 decimals unless given.
     caption
         A caption over the table.
 
