@@ -309,6 +309,7 @@ def test_pages_count_shared_blocks_once():
     assert "Of 20 places in the 5 blocks in use 16 are filled and 4 wasted." in picture.words
     assert "Free blocks: 3. Block 0 is shared by 2 sequences; block 1" in picture.words
     assert marks == ["×2", "×2", "free", "free", "free"]
+    assert "20 places in use: 16 filled, 4 wasted" in texts(picture)
     used = [g.get("class") for g in tree(picture).iter() if "ac-cell" in g.get("class", "")]
     assert used.count("ac-cell ac-i ac-i0 ac-i1") == 4  # two blocks, in two layouts
 

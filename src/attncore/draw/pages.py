@@ -206,6 +206,9 @@ def _pool(
     across = max(1, int((width + 12) // (w + 12)))
     legend = "; ×2: in two tables" if any(len(who) > 1 for who in users.values()) else ""
     s.text((x, y), f"pool: {blocks} blocks of {size}{legend}", "small start soft")
+    used, room = sum(filled.values()), size * len(filled)
+    told = f"{room} places in use: {used} filled, {room - used} wasted"
+    s.text((x, y + 36 + -(-blocks // across) * 66), told, "small start")
     for block in range(blocks):
         box = Box(x + block % across * (w + 12), y + 17 + block // across * 66, w, 54)
         if block not in users:

@@ -93,10 +93,6 @@ def _slow(s: Scene, x: float, y: float, blocks: int, visits: list[tuple[int, int
     s.text((x + 16, y + 20), "slow memory, large", "small start soft bold")
     left, top = x + 62, y + 84
 
-    def block(name: str, b: int, at: Box, role: str) -> None:
-        s.rect(at, role, opacity=0.14, corner=4)
-        s.text(at.center, f"{name}_{b}", "small")
-
     def places(b: int) -> dict[str, Box]:
         along, size = b * side, side - 4
         return {
@@ -112,9 +108,9 @@ def _slow(s: Scene, x: float, y: float, blocks: int, visits: list[tuple[int, int
             if name == "O":  # there from the row's last tile on
                 with s.row(max(t for t, (i, _) in enumerate(visits) if i == b), "made"):
                     s.rect(at, "ink", opacity=0.3, corner=4)
-                s.text(at.center, f"O_{b}", "small")
             else:
-                block(name, b, at, roles[name])
+                s.rect(at, roles[name], opacity=0.14, corner=4)
+            s.text(at.center, f"{name}_{b}", "small")
     for i in range(blocks):
         for j in range(blocks):
             at = Box(left + j * side, top + i * side, side - 4, side - 4)
