@@ -453,6 +453,57 @@ CALLS = {
             "step": 1,
         },
     ),
+    "draw.tiles": (draw.tiles, {"blocks": 3, "causal": True, "step": 1}),
+    "draw.rotations": (
+        draw.rotations,
+        {"q": numbers(2), "k": numbers(2), "positions": numbers(3, 2), "speed": 0.5},
+    ),
+    "draw.ring": (draw.ring, {"devices": 3, "causal": True, "zigzag": True, "step": 1}),
+    "draw.patches": (
+        draw.patches,
+        {"image": np.linspace(0, 1, 24).reshape(4, 6), "size": 2, "step": 1},
+    ),
+    "draw.pages": (
+        draw.pages,
+        {
+            "tables": [[0, 1], [0, 2]],
+            "lengths": [6, 7],
+            "block_size": 4,
+            "blocks": 5,
+            "names": ["a", "b"],
+            "step": 1,
+        },
+    ),
+    "draw.matrix": (
+        draw.matrix,
+        {
+            "array": numbers(2, 3),
+            "name": "Q",
+            "rows": ["x", "y"],
+            "columns": ["a", "b", "c"],
+            "digits": 2,
+            "shade": True,
+        },
+    ),
+    "draw.equation": (
+        lambda array, rows=None, columns=None, digits=None: draw.equation(
+            ("X", array), "=", ("Y", np.eye(3)), rows=rows, columns=columns, digits=digits
+        ),
+        {"array": numbers(2, 3), "rows": ["x", "y"], "columns": ["a", "b", "c"], "digits": 2},
+    ),
+    "draw.equation of parts": (
+        lambda parts: draw.equation(parts, "=", ("Y", np.eye(2))),
+        {"parts": ("X", np.eye(2))},
+    ),
+    "draw.table": (
+        draw.table,
+        {"rows": numbers(2, 3), "columns": ["a", "b", "c"], "digits": 2, "caption": "Results"},
+    ),
+    "draw.table of lists": (
+        lambda rows: draw.table(rows, columns=["a", "b"]),
+        {"rows": [["x", 1.5], ["y", None]]},
+    ),
+    "draw.table of dicts": (draw.table, {"rows": [{"a": 1.5}, {"a": 2.5}]}),
     "plot.heatmap": (
         plot.heatmap,
         {"weights": numbers(2, 3), "queries": ["x", "y"], "keys": ["x", "y", "z"], "digits": 2},
@@ -507,6 +558,12 @@ ACCEPTED = {
     ("parallel.shift", "by"): {"a negative integer"},  # back
     ("images.from_patches", "rows"): OF_ANY_DTYPE,
     ("to_numpy", "array"): {"True", "flags"},  # 1 and 0
+    ("draw.equation", "rows"): {"two strings", "a list of lists of two lengths"},
+    ("draw.equation of parts", "parts"): {"a string"},  # a sign
+    ("draw.matrix", "name"): {"a string"},
+    ("draw.matrix", "rows"): {"two strings", "a list of lists of two lengths"},
+    ("draw.pages", "names"): {"two strings", "a list of lists of two lengths"},
+    ("draw.table", "caption"): {"a string"},
     ("plot.heatmap", "digits"): {"None"},  # no numbers in the cells
     ("plot.heatmap", "queries"): {"two strings", "a list of lists of two lengths"},
     ("plot.heatmap on axes", "ax"): {"None"},  # new axes
@@ -520,6 +577,7 @@ for row, (_, arguments) in CALLS.items():  # of `like` only the library and the 
         }  # fmt: skip
 
 ALIASES = {
+    "array": "X",
     "distance": "distances",
     "first": "mask(s| 0)",
     "global_tokens": "global tokens?",
@@ -532,6 +590,7 @@ ALIASES = {
     "number": "exercise",
     "other": "mask(s| 1)",
     "out": "outs",
+    "parts": "a",
     "positions": "T",
     "rows": "row",
     "sentence": "maps",
@@ -731,6 +790,8 @@ def same(found, wanted):
     """Tell whether two results are alike, but for the precision of 16 bits."""
     if isinstance(found, plt.Figure) or hasattr(found, "figure"):
         return plot.alt_text(found) == plot.alt_text(wanted)
+    if isinstance(found, draw.Table):
+        return repr(found) == repr(wanted)
     if isinstance(found, draw.Picture):
         return re.sub(r"[\d.]+", "", found.words) == re.sub(r"[\d.]+", "", wanted.words)
     if isinstance(found, dict):

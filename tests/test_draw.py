@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from itertools import combinations
 from xml.etree import ElementTree  # our own text
 
@@ -18,11 +19,23 @@ X = np.array([[0, 1, 1, 1], [1, 1, 0, 1], [0, 0, 1, 0]])
 W_Q = np.array([[0, 0, 0, 0], [1, 0, 1, 1], [1, 1, 0, 0], [0, 0, 1, -1]])
 W_K = np.array([[2, 0, -2, 2], [0, 0, 0, 0], [0, 0, 0, 2], [0, 2, 2, 0]])
 W_V = np.arange(8).reshape(4, 2)
+PLACES = [(4, 2), (5, 3), (9, 7), (3, 9)]
+TABLES = [[0, 1, 4], [0, 1, 2], [5]]
 TOKENS = ["猫 cat", "坐在 sat on", "垫子 mat"]
 PICTURES = {
     "attention": lambda: draw.attention(X @ W_Q, X @ W_K, X @ W_V),
     "machine": lambda: draw.machine(X, W_Q, W_K, W_V, tokens=TOKENS, causal=True, step=1),
     "machine of two": lambda: draw.machine(X[:2], W_Q, W_K, W_V, context=X, mask=X[:2, :3] > 0),
+    "tiles": lambda: draw.tiles(4, step=6),
+    "causal tiles": lambda: draw.tiles(6, causal=True),
+    "rotations": lambda: draw.rotations([2, 1], [1.5, -0.3], PLACES, speed=0.6),
+    "ring": lambda: draw.ring(4, causal=True, step=1),
+    "zigzag": lambda: draw.ring(6, causal=True, zigzag=True),
+    "patches": lambda: draw.patches(np.arange(64).reshape(8, 8) / 63, 2, step=5),
+    "patches in colour": lambda: draw.patches(np.arange(96).reshape(4, 8, 3) / 95, 4),
+    "pages": lambda: draw.pages(TABLES, [11, 10, 3], blocks=8, names=["a", "b", "c"], step=0),
+    "matrix": lambda: draw.matrix(X @ W_Q, name="Q", rows=TOKENS, columns=list("abcd")),
+    "equation": lambda: draw.equation(("X", X), ("W_Q", W_Q), "=", ("Q", X @ W_Q), rows=TOKENS),
 }
 EACH = pytest.mark.parametrize("name", PICTURES)
 SVG = "{http://www.w3.org/2000/svg}"
@@ -63,6 +76,13 @@ def test_nothing_in_a_picture_can_clash_with_a_page(name):
         assert "href" not in "".join(element.attrib)
     for selector in re.findall(r"([^{}]+)\{", re.sub(r"@media[^{]*\{", "", sheet())):
         assert all(".ac-" in part for part in selector.split(",")), selector
+
+
+@EACH
+def test_whatever_is_pointed_at_stays_lit(name):
+    """The style sheet has a rule for each row and column that a cell says it belongs to."""
+    for axis, n in set(re.findall(r"ac-([ij])(\d+)", "".join(PICTURES[name]().wide.parts))):
+        assert f":has(.ac-{axis}{n}:hover) .ac-{axis}{n}" in sheet()
 
 
 @EACH
@@ -145,6 +165,264 @@ def test_names_cannot_break_the_picture():
     drawn = draw.attention(X @ W_Q, X @ W_K, X, queries=["<b>", "a&b", '"'])
 
     assert {"<b>", "a&b", '"'} <= set(texts(drawn))
+
+
+def shown_at(picture, step):
+    """Return the texts that are there at a step alone, in the wide layout; -1 is the whole."""
+    (wide,) = [g for g in tree(picture).iter() if "ac-wide" in g.get("class", "").split()]
+    parts = [e for e in wide.iter() if e.get("data-only") == str(step)]
+    return [
+        "".join(t.itertext()).replace("\u200b", "") for e in parts for t in e.iter(f"{SVG}text")
+    ]
+
+
+@pytest.mark.parametrize("step", [None, 0, 5])
+def test_what_belongs_to_another_step_is_off(step):
+    now = "-1" if step is None else str(step)
+    parts = [e for e in tree(draw.tiles(3, step=step)).iter() if e.get("data-only") is not None]
+
+    assert {e.get("data-only") for e in parts} == {"-1", *map(str, range(9))}
+    for e in parts:
+        assert ("ac-off" in e.get("class", "").split()) == (e.get("data-only") != now)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_tiles_are_visited_row_by_row_and_counted(causal):
+    picture = draw.tiles(4, causal=causal)
+    visits = [(i, j) for i in range(4) for j in range(4) if j <= i or not causal]
+
+    assert picture.steps == [f"tile {i}, {j}" for i, j in visits]
+    assert f"{len(visits)} are computed" in picture.words
+    for step, (i, j) in enumerate(visits):
+        said = shown_at(picture, step)
+        assert {f"Q{i}", f"K{j}", f"V{j}", f"O{i}", f"S{i}{j}"} <= set(said)
+        done = i + (j == max(b for a, b in visits if a == i))
+        assert said[-1] == f"Q {i + 1}, K {step + 1}, V {step + 1} in; O {done} out"
+    assert texts(picture).count("–") == (6 if causal else 0)
+
+
+def test_streaming_softmax_over_tiles_is_what_the_tiles_say():
+    """The three lines of the fast memory, done by hand, are attention."""
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(3, 8, 4))
+    out = np.zeros((8, 4))
+    for i, j in (map(int, name[5:].split(", ")) for name in draw.tiles(4, causal=True).steps):
+        rows, columns = slice(2 * i, 2 * i + 2), slice(2 * j, 2 * j + 2)
+        if j == 0:
+            m, total, o = np.full((2, 1), -np.inf), 0, 0
+        hidden = np.arange(8)[columns] > np.arange(8)[rows, None]
+        s = np.where(hidden, -np.inf, q[rows] @ k[columns].T / 2)
+        new = np.maximum(m, s.max(axis=1, keepdims=True))
+        fade, weights = np.exp(m - new), np.exp(s - new)
+        m, total = new, fade * total + weights.sum(axis=1, keepdims=True)
+        o = fade * o + weights @ v[columns]
+        out[rows] = o / total
+
+    assert np.allclose(out, ac.attention(q, k, v, causal=True))
+
+
+def test_rotations_show_the_scores_of_rope():
+    q, k, speed = np.array([2.0, 1.0]), np.array([1.5, -0.3]), 1.0
+    picture = draw.rotations(q, k, PLACES, speed=speed)
+    shown = texts(picture)
+    for m, n in PLACES:  # of width 2 the only speed is 1
+        turned_q, turned_k = ac.positions.rope(q[None], [m]), ac.positions.rope(k[None], [n])
+        score = (turned_q @ turned_k.T).item()
+        assert f"query at {m}, key at {n}" in shown
+        assert f"q · k = {score:.2f}".replace("-", "−") in shown
+    same = draw.rotations(q, k, [(4, 2), (104, 102), (2, 0)], speed=0.3)
+    assert len({line for line in texts(same) if "angle" in line or "q · k" in line}) == 2
+
+
+def test_rotations_turn_each_arrow_by_its_position():
+    """A query along the first axis, at position 1 and a quarter turn a position, points up."""
+    drawn = "".join(draw.rotations([1, 0], [1, 0], [(1, 0)], speed=np.pi / 2).wide.parts)
+
+    assert 'd="M0 0L0 -75" class="ac-line ac-query"' in drawn  # SVG counts downwards
+    assert 'd="M0 0L75 0" class="ac-line ac-key"' in drawn
+    assert "angle −90°" in drawn
+
+
+@pytest.mark.parametrize("zigzag", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("devices", [2, 3, 6])
+def test_a_ring_computes_each_tile_once_where_its_queries_are(devices, causal, zigzag):
+    picture = draw.ring(devices, causal=causal, zigzag=zigzag)
+    parts = 2 * devices if zigzag else devices
+    at = {}
+    for group in tree(picture).iter():
+        if "ac-wide" in group.get("class", "").split():
+            for row in group.iter(f"{SVG}g"):
+                for cell in row.findall(f"{SVG}g"):
+                    if "ac-cell" in cell.get("class", ""):
+                        i, j = re.findall(r"ac-[ij](\d+)", cell.get("class"))
+                        assert (int(i), int(j)) not in at
+                        at[int(i), int(j)] = int(row.get("data-i"))
+                        assert cell.find(f"{SVG}text").text == row.get("data-i")
+
+    def owner(part):
+        return min(part, parts - 1 - part) if zigzag else part
+
+    assert set(at) == {(i, j) for i in range(parts) for j in range(parts) if j <= i or not causal}
+    work = np.zeros((devices, devices))
+    for (i, j), step in at.items():
+        assert (owner(i) - owner(j)) % devices == step
+        work[step, owner(i)] += 0.5 if causal and i == j else 1
+    for step, row in enumerate([*work, work.sum(axis=0)]):
+        said = shown_at(picture, step if step < devices else -1)
+        assert [t for t in said if t.startswith("tiles")] == [f"tiles: {x:g}" for x in row]
+    waited = work.max(axis=1).sum()
+    assert f"the busiest takes {waited:g}." in picture.words
+    if zigzag or not causal:
+        assert waited == work.sum() / devices  # nobody waits
+
+
+def test_keys_and_values_go_round_the_ring():
+    picture = draw.ring(4)
+    for step in range(4):
+        keys = [t for t in shown_at(picture, step) if t.startswith("K")]
+        assert keys == [f"K{(r - step) % 4}" for r in range(4)]
+
+
+def test_patches_are_those_of_the_package():
+    image = np.arange(64).reshape(8, 8) / 63
+    picture = draw.patches(image, 4)
+    rows = ac.images.patches(image[..., None], 4)
+    colors = []
+    for group in tree(picture).iter():
+        if "ac-wide" in group.get("class", "").split():
+            for cell in group.iter(f"{SVG}g"):
+                if "ac-cell" in cell.get("class", ""):
+                    colors.append({p.get("fill") for p in cell.iter(f"{SVG}path")} - {None})
+
+    assert len(colors) == 8  # each of four patches in the image and among the tokens
+    for t, row in enumerate(rows):
+        wanted = {f"#{round(255 * x):02x}" + 2 * f"{round(255 * x):02x}" for x in row}
+        assert colors[t] == colors[t + 4] == wanted
+    assert "X is 4×16: a token is 4×4×1 = 16 numbers" in texts(picture)
+
+
+def test_pages_count_shared_blocks_once():
+    picture = draw.pages(TABLES, [11, 10, 3], blocks=8)
+    marks = [t for t in texts(picture) if t in {"×2", "×3", "free"}]
+
+    assert "Of 20 places in the 5 blocks in use 16 are filled and 4 wasted." in picture.words
+    assert "Free blocks: 3. Block 0 is shared by 2 sequences; block 1" in picture.words
+    assert marks == ["×2", "×2", "free", "free", "free"]
+    assert "20 places in use: 16 filled, 4 wasted" in texts(picture)
+    used = [g.get("class") for g in tree(picture).iter() if "ac-cell" in g.get("class", "")]
+    assert used.count("ac-cell ac-i ac-i0 ac-i1") == 4  # two blocks, in two layouts
+
+
+def test_a_block_may_be_shared_half_full_as_a_fork_leaves_it():
+    assert "Of 8 places in the 2 blocks in use 6 are" in draw.pages([[0, 1], [0, 1]], [6, 6]).words
+
+
+def test_a_matrix_has_its_numbers_names_and_the_colour_of_its_role():
+    picture = draw.matrix(X @ W_K / 3, name="K", rows=TOKENS, digits=1)
+
+    assert {"K 3×4".replace(" ", ""), *TOKENS} <= set(texts_of(picture.wide))
+    numbers = [f"{x:.1f}" for x in (X @ W_K / 3).flat]
+    assert [t for t in texts_of(picture.wide) if re.fullmatch(r"−?\d\.\d", t)] == numbers
+    assert "ac-line ac-key" in picture.svg()
+    assert "(0.0, 0.7, 0.7, 0.7)" in picture.words
+
+
+def texts_of(scene):
+    root = ElementTree.fromstring(f'<g xmlns="{SVG[1:-1]}">{"".join(scene.parts)}</g>')  # noqa: S314
+    return ["".join(t.itertext()).replace("\u200b", "") for t in root.iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("Q", "query"), ("W_K", "key"), ("Kᵀ", "key"), ("V_0", "value"), ("A", "weights"),
+     ("QKᵀ", "weights"), ("X", "ink"), ("Average", "ink"), ("W_O", "ink"), ("", "ink")],
+)  # fmt: skip
+def test_a_name_has_the_colour_of_its_role(name, role):
+    assert f"ac-line ac-{role}" in "".join(draw.matrix(np.eye(2), name=name).wide.parts)
+
+
+def test_a_number_of_a_product_lights_its_row_and_its_column():
+    product = draw.equation(("X", X), ("W_Q", W_Q), "=", ("Q", X @ W_Q)).wide
+    cells = re.findall(r'class="ac-cell([^"]*)"', "".join(product.parts))
+
+    assert cells[0] == " ac-i ac-i0"
+    assert cells[12:16] == [f" ac-j ac-j{j}" for j in range(4)]
+    assert cells[28:] == [f" ac-i ac-j ac-i{i} ac-j{j}" for i in range(3) for j in range(4)]
+    plain = draw.equation(("X", X), "+", ("P", X), "=", ("Y", 2 * X)).wide
+    assert set(re.findall(r'class="ac-cell([^"]*)"', "".join(plain.parts))) == {""}
+
+
+def test_an_equation_breaks_its_line_where_the_page_is_narrow():
+    parts = draw.equation(("X", X), ("W_Q", W_Q), "=", ("Q", X @ W_Q))
+    wide, tall = (scene.high[0] - scene.low[0] for scene in (parts.wide, parts.tall))
+
+    assert tall < 360 < wide
+    assert texts_of(parts.tall) == texts_of(parts.wide)
+
+
+def test_a_table_is_aligned_text_and_html_with_the_same_cells():
+    rows = {"raw": [1024, 0.97, 8.1e-5, None], "scaled": [12_345, -0.2, 0.03, True]}
+    heads = ["scores", "D", "largest", "J", "ok"]
+    shown = draw.table(rows, columns=heads, digits={"J": ".1e"}, caption="Two < three")
+
+    assert repr(shown).splitlines() == [
+        "Two < three",
+        "scores       D  largest         J  ok",
+        "------  ------  -------  --------  ---",
+        "raw      1,024    0.970  8.1·10⁻⁵  —",
+        "scaled  12,345   −0.200  3.0·10⁻²  yes",
+    ]
+    table = ElementTree.fromstring(shown._repr_html_())  # noqa: S314
+    cells = [[cell.text for cell in row] for row in table.iter("tr")]
+    assert table.find("caption").text == "Two < three"
+    assert cells == [heads, ["raw", "1,024", "0.970", "8.1·10⁻⁵", "—"],
+                     ["scaled", "12,345", "−0.200", "3.0·10⁻²", "yes"]]  # fmt: skip
+    sides = [cell.get("style") for cell in table.find("tbody")[0]]
+    assert sides == [f"text-align:{s}" for s in ("left", "right", "right", "right", "left")]
+    assert [cell.get("scope") for cell in table.find("tbody")[0]] == ["row", *[None] * 4]
+
+
+def test_a_table_takes_lists_dicts_arrays_and_tensors():
+    torch = pytest.importorskip("torch")
+    wanted = "a      b\n-  -----\n1  0.500\n3  2.000"
+
+    for rows in (
+        [[1, 0.5], (3, 2.0)],
+        [{"a": 1, "b": 0.5}, {"b": 2.0, "a": 3}],
+        [[np.int8(1), np.float32(0.5)], [torch.tensor(3), torch.tensor(2.0)]],
+    ):
+        columns = None if isinstance(rows[0], dict) else ["a", "b"]
+        assert repr(draw.table(rows, columns=columns)) == wanted
+    whole = "a  b\n-  -\n0  1\n2  3"
+    for rows in (np.arange(4).reshape(2, 2), torch.arange(4).reshape(2, 2)):
+        assert repr(draw.table(rows, columns=["a", "b"])) == whole
+    by_name = draw.table({"x": {"a": 1, "b": 2}}, columns=["kind", "a", "b"])
+    assert repr(by_name).splitlines()[2] == "x     1  2"
+
+
+def test_chinese_characters_are_two_columns_wide():
+    lines = repr(draw.table([["猫", 1], ["cat", 2]], columns=["字", "n"])).splitlines()
+
+    assert lines == ["字   n", "---  -", "猫   1", "cat  2"]
+
+
+def test_a_table_shows_numbers_as_its_digits_say():
+    def cell(value, digits=None):
+        return draw.table([[value]], columns=["x"], digits=digits).cells[0][0]
+
+    assert cell(2.0) == "2.000"
+    assert cell(2) == "2"
+    assert cell(2, 1) == "2"
+    assert cell(2, {"x": 1}) == "2.0"
+    assert cell(0.256, ".0%") == "26%"
+    assert cell(12_345.6, ".2e") == "1.23·10⁴"
+    assert cell(Fraction(-1, 8), ".1e") == "−1.2·10⁻¹"
+    assert cell(10**20, {"x": ","}) == "100,000,000,000,000,000,000"
+    assert cell(-1e6, ",.1f") == "−1,000,000.0"
+    assert cell(-0.0001, 2) == "0.00"
+    assert cell(-np.inf) == "−∞"
+    assert cell(123_456_789) == "123,456,789"
 
 
 def linear(color):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import attncore as ac
-from attncore import plot
+from attncore import draw, plot
 from attncore.exercises import check
 
 SOURCE = Path(ac.__file__).parent
@@ -342,6 +342,112 @@ POSITIONS = [
          ValueError, "position_bias must be (D,) = (4,) or (H, D), got (1, 4)"),
 ]  # fmt: skip
 
+SMALL = [[0, 1], [0, 2]], [6, 7]
+PICTURES = [
+    case(lambda: draw.tiles(7), ValueError,
+         "blocks must be 2 to 6 to be read as a picture, got 7"),
+    case(lambda: draw.tiles(4.0), TypeError, "blocks must be an integer, got float"),
+    case(lambda: draw.tiles(3, causal=True, step=6), ValueError,
+         "step must be one of the 6 tiles, counted from 0, got 6"),
+    case(lambda: draw.rotations([1, 0, 0], [1, 0], [(1, 0)]), ValueError,
+         "q must be one pair of features, (2,), got (3,)"),
+    case(lambda: draw.rotations([1, 0], [0, 0], [(1, 0)]), ValueError,
+         "k must be an arrow of some length, got [0.0, 0.0]"),
+    case(lambda: draw.rotations([1, 0], [1, 0], Z((7, 2))), ValueError,
+         "positions must be (pairs, 2), 1 to 6 of query and key, got (7, 2)"),
+    case(lambda: draw.rotations([1, 0], [1, 0], [(1e7, 0)]), ValueError,
+         "positions must be finite, and no larger than 1,000,000 to be drawn"),
+    case(lambda: draw.rotations([1, 0], [1, 0], [(1, 0)], speed=1e4), ValueError,
+         "speed must be finite, at most 1000 radians a position, got 10000"),
+    case(lambda: draw.ring(1), ValueError,
+         "devices must be 2 to 6 to be read as a picture, got 1"),
+    case(lambda: draw.ring(4, step=4), ValueError,
+         "step must be one of the 4 steps, counted from 0, got 4"),
+    case(lambda: draw.ring(4, zigzag=1), TypeError, "zigzag must be True or False, got int"),
+    case(lambda: draw.patches(Z((2, 2, 2)), 1), ValueError,
+         "image must be (rows, columns), or end with 1 or 3 channels, got (2, 2, 2)"),
+    case(lambda: draw.patches(Z((32, 8)), 8), ValueError,
+         "image must have at most 16 x 16 pixels to be read as a picture, got 32 x 8: draw a "
+         "part of it, as image[:16, :16]"),
+    case(lambda: draw.patches(Z((2, 2)) + 16, 1), ValueError,
+         "image must hold numbers from 0 (black) to 1 (white); divide by the largest"),
+    case(lambda: draw.patches(Z((4, 6)), 4), ValueError,
+         "size must divide the rows and columns of the image, 4 x 6, got 4"),
+    case(lambda: draw.patches(Z((8, 8)), 1), ValueError,
+         "size must leave at most 16 patches to be read as a picture, got 1, which makes 64"),
+    case(lambda: draw.patches(Z((4, 4)), 2, step=4), ValueError,
+         "step must be one of the 4 patches, counted from 0, got 4"),
+    case(lambda: draw.pages([], []), ValueError, "tables must be of 1 to 6 sequences, got 0"),
+    case(lambda: draw.pages({0: [1]}, [1]), TypeError,
+         "tables must be a list of block tables, got dict"),
+    case(lambda: draw.pages([3], [1]), TypeError,
+         "tables[0] must be a list of integers, got int"),
+    case(lambda: draw.pages([[0, -1]], [5]), ValueError,
+         "tables[0][1] must not be negative, got -1"),
+    case(lambda: draw.pages(*SMALL, block_size=9), ValueError,
+         "block_size must be 1 to 8 to be drawn, got 9"),
+    case(lambda: draw.pages(SMALL[0], [6]), ValueError,
+         "lengths must have one number for each of the 2 tables, got 1"),
+    case(lambda: draw.pages(*SMALL, blocks=2), ValueError,
+         "blocks must be 3 or more, for the tables name block 2, and at most 24 to be read as a "
+         "picture, got 2"),
+    case(lambda: draw.pages(SMALL[0], [6, 9]), ValueError,
+         "tables[1] must have 3 blocks of 4 for lengths[1] = 9 tokens, got 2"),
+    case(lambda: draw.pages([[*range(7)]], [28]), ValueError,
+         "tables[0] must have at most 6 blocks to be drawn, got 7"),
+    case(lambda: draw.pages([[1, 1]], [8]), ValueError,
+         "tables[0] must not name block 1 twice"),
+    case(lambda: draw.pages([[0, 1], [1, 2]], [8, 8]), ValueError,
+         "tables[1] must share block 1 as part of a common prefix: its tokens depend on all "
+         "tokens before them"),
+    case(lambda: draw.pages([[0, 1], [2, 1]], [8, 8]), ValueError,
+         "tables[1] must share block 1 as part of a common prefix"),
+    case(lambda: draw.pages([[0, 1], [0, 1]], [6, 7]), ValueError,
+         "lengths[1] leaves 3 tokens in block 1, which is shared and holds 2: the sequence that "
+         "writes must copy the block first"),
+    case(lambda: draw.pages(*SMALL, step=2), ValueError,
+         "step must be one of the 2 sequences, from 0, got 2"),
+    case(lambda: draw.matrix(Z((9, 2))), ValueError,
+         "array must have at most 8 rows and columns to be read as a picture, got (9, 2): draw "
+         "a part of it, as array[:8, :8]"),
+    case(lambda: draw.matrix(Z((2, 2)), name=1), TypeError, "name must be a string, got int"),
+    case(lambda: draw.matrix(Z((2, 2)), digits=7), ValueError,
+         "digits must lie in 0 to 6, got 7"),
+    case(lambda: draw.matrix(Z((2, 3)), columns="ab"), ValueError,
+         "columns must name all 3 of them, got 2 labels"),
+    case(lambda: draw.equation("="), ValueError, "parts must have 1 to 6 matrices, got 0"),
+    case(lambda: draw.equation(Z((2, 2))), TypeError,
+         "parts[0] must be a pair (name, matrix) or a sign such as '=', got ndarray"),
+    case(lambda: draw.equation(("W_Q", Z(2))), ValueError,
+         "W_Q must be (rows, columns) to be drawn, got (2,)"),
+    case(lambda: draw.table([]), ValueError, "rows must be 1 to 60 to be read as a table, got 0"),
+    case(lambda: draw.table("rows"), TypeError, "rows must be a list or an array, got str"),
+    case(lambda: draw.table([[1], [1, 2]], columns=["a"]), ValueError,
+         "rows[1] must have a cell for each of the 1 columns, got 2"),
+    case(lambda: draw.table([{"a": 1}, {"b": 1}]), ValueError,
+         "rows[1] must have the keys of the first row, ['a']"),
+    case(lambda: draw.table([[1]]), ValueError,
+         "columns must name the columns: rows that are lists have no names"),
+    case(lambda: draw.table([[1]], columns=[1]), TypeError,
+         "columns[0] must be a string, got int"),
+    case(lambda: draw.table([[1, 2]], columns=["a", "a"]), ValueError,
+         "columns must have different names, got a, a"),
+    case(lambda: draw.table(Z((1, 13)), columns=[*"abcdefghijklm"]), ValueError,
+         "columns must be 1 to 12, got 13"),
+    case(lambda: draw.table([[1j]], columns=["a"]), TypeError,
+         "rows[0] has complex under 'a': cells are numbers, strings, bools or None"),
+    case(lambda: draw.table([[10**30]], columns=["a"]), ValueError,
+         "rows[0] has a number of more than 30 digits under 'a'"),
+    case(lambda: draw.table([[1]], columns=["a"], digits={"b": 1}), ValueError,
+         "digits has no column 'b' to format: a"),
+    case(lambda: draw.table([[1]], columns=["a"], digits={"a": "x"}), ValueError,
+         "digits['a'] must be decimals or a format such as '.1e', got 'x'"),
+    case(lambda: draw.table([[1]], columns=["a"], digits=13), ValueError,
+         "digits must lie in 0 to 12, got 13"),
+    case(lambda: draw.table([[1]], columns=["a"], caption=1), TypeError,
+         "caption must be a string, got int"),
+]  # fmt: skip
+
 THE_REST = [
     case(lambda: ac.pick_device("warp"), ValueError,
          "prefer=warp is no torch device: use cpu, cuda, mps"),
@@ -375,7 +481,13 @@ THE_REST = [
 
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
-    ARRAYS + ATTENTION + SOFTMAX_AND_MASKS + SCORES_AND_REGRESSION + POSITIONS + THE_REST,
+    ARRAYS
+    + ATTENTION
+    + SOFTMAX_AND_MASKS
+    + SCORES_AND_REGRESSION
+    + POSITIONS
+    + PICTURES
+    + THE_REST,
 )
 def test_the_error_says_what_is_wrong(call, kind, message):
     with pytest.raises(kind, match=re.escape(message)):

@@ -351,3 +351,14 @@ def test_axe_finds_nothing_before_and_after_a_run(browser, site, scheme):
         assert problems == []
         assert len(found["passes"]) > 10
         live.run(live.number_with_knob())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_tables_and_pictures(browser, site, scheme):
+    live = browser(site[1] + "book/ch08_long_sequences.html", color_scheme=scheme)
+    context = {"include": [["table.ac-table"], ["svg.ac-picture"], [".picture-steps"]]}
+    found = Axe().run(live.page, context=context).response
+    problems = [(rule["id"], rule["nodes"][0]["target"]) for rule in found["violations"]]
+
+    assert problems == []
+    assert {"color-contrast", "svg-img-alt"} <= {rule["id"] for rule in found["passes"]}

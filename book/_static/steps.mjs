@@ -35,7 +35,7 @@ function setStep(svg, step) {
     row.classList.toggle("ac-now", place === 0);
     row.classList.toggle("ac-later", place === 1);
   }
-  for (const text of svg.querySelectorAll("[data-only]")) {
-    text.classList.toggle("ac-off", Number(text.dataset.only) !== step);
+  for (const part of svg.querySelectorAll("[data-only]")) {
+    part.classList.toggle("ac-off", Number(part.dataset.only) !== (step ?? -1)); // -1: the whole
   }
 }

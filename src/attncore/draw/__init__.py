@@ -6,8 +6,31 @@ page's theme. Plots of data are matplotlib's: :mod:`attncore.plot`.
 """
 
 from attncore.draw.machine import attention, machine
+from attncore.draw.matrices import equation, matrix
 from attncore.draw.matrix import Matrix
+from attncore.draw.pages import pages
+from attncore.draw.patches import patches
 from attncore.draw.picture import Picture
+from attncore.draw.ring import ring
+from attncore.draw.rotations import rotations
 from attncore.draw.scene import Box, Scene
+from attncore.draw.table import Table, table
+from attncore.draw.tiles import tiles
 
-__all__ = ["Box", "Matrix", "Picture", "Scene", "attention", "machine"]
+__all__ = [
+    "Box",
+    "Matrix",
+    "Picture",
+    "Scene",
+    "Table",
+    "attention",
+    "equation",
+    "machine",
+    "matrix",
+    "pages",
+    "patches",
+    "ring",
+    "rotations",
+    "table",
+    "tiles",
+]

@@ -14,12 +14,14 @@ from attncore.draw.text import NAME, PLAIN, SMALL, coordinate, lines_of, markup,
 
 Point = tuple[float, float]
 GAP = 8  # between a box and the arrows that end at it
+WHOLE = -1  # stands for the whole where a step could stand: every step is done
 LINKS = {  # what a matrix's rows and columns belong to
     "": "",
     "query": " ac-i ac-i{i}",  # row i is query i
     "key": " ac-j ac-j{i}",  # row i is key i
     "both": " ac-i ac-j ac-i{i} ac-j{j}",  # row i is a query, column j a key
     "token": " ac-i ac-j ac-i{i} ac-j{i}",  # row i is token i
+    "column": " ac-j ac-j{j}",  # column j is key j
 }
 STAGES = {  # what a step means to a row
     "": "",
@@ -86,6 +88,11 @@ class Scene:
         self.low: Point = (math.inf, math.inf)
         self.high: Point = (-math.inf, -math.inf)
 
+    @property
+    def now(self) -> int:
+        """The step that is drawn, or `WHOLE`."""
+        return WHOLE if self.step is None else self.step
+
     def reach(self, *points: Point) -> None:
         """Make room for points."""
         xs, ys = zip(*points, strict=True)
@@ -97,13 +104,13 @@ class Scene:
     def text(self, at: Point, text: str, look: str = "", *, only: int | None = None) -> None:
         """Write text, its middle at a point. `look` is a role, and small, bold, start or end.
 
-        `only`: it is there at this step alone.
+        `only`: it is there at this step alone, or in the whole alone.
         """
         kinds = [f"ac-{name}" for name in look.split()]
         data = ""
         if only is not None:
             data = f' data-only="{only}"'
-            kinds += [] if only == self.step else ["ac-off"]
+            kinds += [] if only == self.now else ["ac-off"]
         kind = f' class="{" ".join(kinds)}"' if kinds else ""
         x, y = coordinate(at[0]), coordinate(at[1] + 4.5)
         self.parts.append(f'<text x="{x}" y="{y}"{kind}{data}>{markup(text)}</text>')
@@ -180,13 +187,44 @@ class Scene:
         self.parts.append("</g>")
 
     @contextmanager
+    def only(self, step: int) -> Iterator[None]:
+        """Whatever is drawn within is there at this step alone, or in the whole alone."""
+        off = "" if step == self.now else ' class="ac-off"'
+        self.parts.append(f'<g data-only="{step}"{off}>')
+        yield
+        self.parts.append("</g>")
+
+    @contextmanager
     def cell(self, links: str = "", i: int = 0, j: int = 0) -> Iterator[None]:
         """Whatever is drawn within is lit together with what it belongs to: see `LINKS`."""
         self.parts.append(f'<g class="ac-cell{LINKS[links].format(i=i, j=j)}">')
         yield
         self.parts.append("</g>")
 
+    @contextmanager
+    def linked(self, rows: Sequence[int]) -> Iterator[None]:
+        """Whatever is drawn within is lit together with any of these queries."""
+        self.parts.append(f'<g class="ac-cell ac-i{"".join(f" ac-i{i}" for i in rows)}">')
+        yield
+        self.parts.append("</g>")
+
     # Arrays
+
+    def pixels(self, image: np.ndarray, at: Point, side: float) -> Box:
+        """Draw an image, `(rows, columns, 1 or 3)` from 0 to 1, as squares of its own colours."""
+        rows, columns, _ = image.shape
+        box = Box(*at, columns * side, rows * side)
+        colors = np.broadcast_to((255 * image).round().astype(int), (rows, columns, 3))
+        places: dict[str, str] = {}  # one path for each colour
+        for i, j in np.ndindex(rows, columns):
+            x, y = coordinate(box.x + j * side), coordinate(box.y + i * side)
+            color = "#" + "".join(f"{part:02x}" for part in colors[i, j])
+            square = f"M{x} {y}h{coordinate(side)}v{coordinate(side)}h-{coordinate(side)}z"
+            places[color] = places.get(color, "") + square
+        for color, path in places.items():
+            self.parts.append(f'<path d="{path}" fill="{color}"/>')
+        self.frame(box, "soft", corner=0)
+        return box
 
     def put(self, matrix: Matrix, x: float, y: float) -> Box:
         """Draw a matrix with its corner at a point, and return its place."""

@@ -11,7 +11,7 @@ from attncore.draw.colors import COLORS
 
 SANS = 'system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","Noto Sans CJK SC",sans-serif'
 SERIF = '"STIX Two Text","Times New Roman","Noto Serif",serif'
-MOST = 12  # rows and columns that can be lit together
+MOST = 16  # rows and columns that can be lit together
 NARROW = 600  # pixels: a page at most this wide shows the tall layout
 
 
