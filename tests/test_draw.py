@@ -12,7 +12,7 @@ import pytest
 
 import attncore as ac
 from attncore import draw, plot
-from attncore.draw.colors import COLORS
+from attncore.draw.colors import COLORS, ROLES
 from attncore.draw.sheet import page_sheet, sheet
 
 X = np.array([[0, 1, 1, 1], [1, 1, 0, 1], [0, 0, 1, 0]])
@@ -215,8 +215,9 @@ def inverted(color):
 
 
 def test_lines_of_plots_have_the_colours_of_the_pictures():
-    assert plot.LINE_COLORS[:5] == tuple(COLORS[role].light for role in plot.ROLES)
-    assert plot.ROLES == ("query", "key", "value", "weights", "ink")
+    names = ("query", "key", "value", "weights", "ink")
+
+    assert plot.LINE_COLORS[:5] == tuple(COLORS[name].light for name in names)
     assert len(plot.LINE_STYLES) == len(set(plot.LINE_COLORS)) == 6
 
 
@@ -237,7 +238,7 @@ def test_lines_of_plots_can_be_told_apart(eye, shown, least):
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) >= least
 
 
-@pytest.mark.parametrize("role", ["query", "key", "value", "weights"])
+@pytest.mark.parametrize("role", ROLES)
 def test_a_plot_keeps_the_hue_of_each_role_in_dark_mode(role):
     """Within 25 degrees of the colour that pictures have there; roles are 80 or more apart."""
     hues = [

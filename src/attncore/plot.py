@@ -18,15 +18,14 @@ import numpy as np
 from attncore.base.arrays import Array, shape_of
 from attncore.base.integers import check_integer
 from attncore.base.reading import read_labels, read_numbers
-from attncore.draw.colors import COLORS
+from attncore.draw.colors import COLORS, ROLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAP = "attncore.weights"  # from white, where the weight is 0, to the purple of weights
-ROLES = ("query", "key", "value", "weights", "ink")
-LINE_COLORS = (*(COLORS[role].light for role in ROLES), "#a080e0")  # lavender, for a sixth line
+LINE_COLORS = (*(COLORS[name].light for name in (*ROLES, "ink")), "#a080e0")  # and lavender
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
 _texts: WeakKeyDictionary[Figure, list[str]] = WeakKeyDictionary()

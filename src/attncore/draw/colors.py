@@ -20,3 +20,4 @@ COLORS = {
     "ink": Color("#1f2328", "#ced6dd"),
     "soft": Color("#59636e", "#9ca4af"),
 }
+ROLES = ("query", "key", "value", "weights")  # what a formula can name, as \query{Q}
