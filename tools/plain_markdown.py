@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from attncore.draw.colors import ROLES
 from pybtex.database import BibliographyData, Person, parse_file
 from pybtex.richtext import Text
+
+from attncore.draw.colors import ROLES
 
 FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\}\s*(?P<argument>.*)$")
 OPTION = re.compile(r"^:(?P<key>[\w-]+):\s*(?P<value>.*)$")
