@@ -181,7 +181,7 @@ EYES = {
 
 
 @pytest.mark.parametrize("eye", EYES)
-@pytest.mark.parametrize(("theme", "least"), [("light", 20), ("dark", 23)])
+@pytest.mark.parametrize(("theme", "least"), [("light", 20), ("dark", 30)])
 def test_roles_can_be_told_apart(eye, theme, least):
     roles = [getattr(COLORS[name], theme) for name in ("query", "key", "value", "weights", "ink")]
     seen = [lab(np.array(EYES[eye]) @ linear(color)) for color in roles]
