@@ -198,7 +198,7 @@ def test_colours_are_readable_as_text(name):
 
 # The dark page's background, and what book.css does to a plot there.
 DARK = "#14181e"
-INVERTED = "filter: invert(1) hue-rotate(180deg);\n  mix-blend-mode: screen;"
+INVERTED = "filter: invert(1) hue-rotate(180deg);\n    mix-blend-mode: screen;"
 
 
 def parts(color):

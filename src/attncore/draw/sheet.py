@@ -89,7 +89,7 @@ def page_sheet() -> str:
     return (
         "html{--ac-paper:transparent;--ac-halo:var(--pst-color-background,#fff);"
         "--ac-font:var(--pst-font-family-base)}\n"
-        f'html[data-theme="dark"]{{{dark}}}\n'
+        f'@media not print{{html[data-theme="dark"]{{{dark}}}}}\n'
         f"{sheet()}\n{symbols()}\n"
         ".ac-picture{display:block;margin:0 auto}\n"
         f"@media(max-width:{NARROW}px){{"
