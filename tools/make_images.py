@@ -116,10 +116,15 @@ def stale() -> list[str]:
         for name, text in texts().items()
         if not (STATIC / name).exists() or (STATIC / name).read_text("utf-8") != text
     ]
-    path = STATIC / "og.png"
-    if not path.exists() or Image.open(path).info.get("Source") != source():
-        names.append("og.png")
-    return names
+    return names if noted(STATIC / "og.png") == source() else [*names, "og.png"]
+
+
+def noted(path: Path) -> str:
+    """Return what is noted in a photograph as its source; nothing if there is none."""
+    if not path.exists():
+        return ""
+    with Image.open(path) as image:
+        return str(image.info.get("Source", ""))
 
 
 def main() -> None:
