@@ -109,6 +109,55 @@ def described(alt):
     return alt is not None and len(alt.split()) >= 5 and not alt.endswith(".png")
 
 
+def test_the_map_of_the_front_page_links_every_chapter_in_both_layouts():
+    picture = soup(HTML / "book/index.html").select_one("svg.ac-picture:has(a)")
+    path = re.search(r"The path: (.*?)\. From", picture.select_one("desc").get_text())[1]
+
+    assert picture["role"] == "group"  # an image would hide its links
+    for layout in (".ac-wide", ".ac-tall"):
+        links = {a["href"]: a for a in picture.select(f"{layout} a")}
+        assert sorted(links) == [f"{stem}.html" for stem in CHAPTERS]
+        main = [a.get_text(" ") for a in links.values() if "ac-on-path" in a["class"]]
+        assert [text.split()[0] for text in main] == re.findall(r"(\d+),", path)
+    for href, link in links.items():
+        number, *words = link.get_text(" ").split()
+        assert int(number) == int(href[2:4])
+        assert " ".join(words) in " ".join(soup(HTML / "book" / href).h1.get_text().split())
+
+
+def test_the_front_page_has_three_ways_in_and_a_machine_with_steps():
+    page = soup(HTML / "book/index.html")
+    ways = [a["href"] for a in page.select(".sd-card a.sd-stretched-link")]
+
+    assert ways == [f"{CHAPTERS[0]}.html", "myths_and_exercises.html", "api.html"]
+    assert page.select_one("div.cell svg.ac-picture[data-steps]")["data-step"] == "1"
+
+
+def test_every_page_has_an_icon_and_tags_for_sites_that_show_links():
+    for path in book_pages():
+        page = soup(path)
+        tags = {tag["property"]: tag["content"] for tag in page.select("meta[property^='og:']")}
+        title = re.sub(r"^\d+\. ", "", tags["og:title"])
+
+        assert (path.parent / page.select_one("link[rel=icon]")["href"]).resolve().exists()
+        assert page.h1.get_text().startswith(title), path.name
+        assert tags["og:image:alt"]
+        assert "://" in tags["og:image"] or (path.parent / tags["og:image"]).resolve().exists()
+        assert len(tags.get("og:description", "")) <= 202
+        assert not re.search(r"[$\\{}<]", tags.get("og:description", "")), path.name
+
+
+def test_every_column_of_a_table_has_a_name():
+    nameless = [
+        (page.name, row.get_text(" ", strip=True))
+        for page in book_pages()
+        for row in soup(page).select("article thead tr")
+        if not all(cell.get_text(strip=True) for cell in row.select("th"))
+    ]
+
+    assert nameless == []
+
+
 def test_no_raw_markup_is_left_on_a_page():
     raw = re.compile(r"\{(?:code-cell|admonition|cite|ref|term|doc)[^}]*\}|:::|```")
     left = [

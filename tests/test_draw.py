@@ -5,14 +5,15 @@ import subprocess
 import sys
 from fractions import Fraction
 from itertools import combinations
+from pathlib import Path
 from xml.etree import ElementTree  # our own text
 
 import numpy as np
 import pytest
 
 import attncore as ac
-from attncore import draw
-from attncore.draw.colors import COLORS
+from attncore import draw, plot
+from attncore.draw.colors import COLORS, ROLES
 from attncore.draw.sheet import page_sheet, sheet
 
 X = np.array([[0, 1, 1, 1], [1, 1, 0, 1], [0, 0, 1, 0]])
@@ -458,7 +459,7 @@ EYES = {
 
 
 @pytest.mark.parametrize("eye", EYES)
-@pytest.mark.parametrize(("theme", "least"), [("light", 20), ("dark", 23)])
+@pytest.mark.parametrize(("theme", "least"), [("light", 20), ("dark", 30)])
 def test_roles_can_be_told_apart(eye, theme, least):
     roles = [getattr(COLORS[name], theme) for name in ("query", "key", "value", "weights", "ink")]
     seen = [lab(np.array(EYES[eye]) @ linear(color)) for color in roles]
@@ -471,3 +472,56 @@ def test_colours_are_readable_as_text(name):
     assert contrast(COLORS[name].light, "#ffffff") >= 4.5
     assert contrast(COLORS[name].dark, "#14181e") >= 4.5
     assert f"--ac-{name}:{COLORS[name].dark}" in page_sheet()
+
+
+# The dark page's background, and what book.css does to a plot there.
+DARK = "#14181e"
+INVERTED = "filter: invert(1) hue-rotate(180deg);\n    mix-blend-mode: screen;"
+
+
+def parts(color):
+    return np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+def inverted(color):
+    """Return how a colour of a plot looks in dark mode: lightness inverted, hue kept."""
+    # Turning hues half round (Filter Effects Module, feColorMatrix hueRotate, cos = -1, sin = 0).
+    gray = np.array([0.213, 0.715, 0.072])
+    turned = np.clip(2 * gray @ (1 - parts(color)) - (1 - parts(color)), 0, 1)
+    screened = 1 - (1 - turned) * (1 - parts(DARK))
+    return "#" + "".join(f"{round(255 * x):02x}" for x in screened)
+
+
+def test_lines_of_plots_have_the_colours_of_the_pictures():
+    names = ("query", "key", "value", "weights", "ink")
+
+    assert plot.LINE_COLORS[:5] == tuple(COLORS[name].light for name in names)
+    assert len(plot.LINE_STYLES) == len(set(plot.LINE_COLORS)) == 6
+
+
+@pytest.mark.parametrize("color", plot.LINE_COLORS)
+def test_lines_of_plots_stand_out_on_white_and_in_dark_mode(color):
+    style = Path(__file__).parent.parent / "book/_static/book.css"
+
+    assert INVERTED in style.read_text("utf-8")
+    assert contrast(color, "#ffffff") >= 3
+    assert contrast(inverted(color), DARK) >= 3
+
+
+@pytest.mark.parametrize("eye", EYES)
+@pytest.mark.parametrize(("shown", "least"), [(str, 24), (inverted, 16)])
+def test_lines_of_plots_can_be_told_apart(eye, shown, least):
+    seen = [lab(np.array(EYES[eye]) @ linear(shown(color))) for color in plot.LINE_COLORS]
+
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) >= least
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_plot_keeps_the_hue_of_each_role_in_dark_mode(role):
+    """Within 25 degrees of the colour that pictures have there; roles are 80 or more apart."""
+    hues = [
+        np.degrees(np.arctan2(b, a))
+        for _, a, b in (lab(linear(c)) for c in (inverted(COLORS[role].light), COLORS[role].dark))
+    ]
+
+    assert abs((hues[0] - hues[1] + 180) % 360 - 180) <= 25

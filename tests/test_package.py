@@ -10,9 +10,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 import attncore as ac
 from attncore import draw, parallel, plot
+from attncore.draw.colors import COLORS
 from attncore.exercises import check
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,6 +176,23 @@ def test_numbers_in_a_heatmap_can_be_read():
 
 
 @pytest.mark.usefixtures("figures")
+def test_a_heatmap_goes_from_white_to_the_purple_of_weights():
+    image = plot.heatmap(np.eye(2)).images[0]
+    shown = [to_hex(image.cmap(image.norm(weight))) for weight in (0, 1)]
+
+    assert shown == ["#ffffff", COLORS["weights"].light]
+
+
+def test_the_style_sets_the_colours_of_lines_and_images():
+    with plt.rc_context():
+        plot.style()
+        lines = [line["color"] for line in plt.rcParams["axes.prop_cycle"]]
+
+        assert tuple(lines) == plot.LINE_COLORS
+        assert plt.rcParams["image.cmap"] == plot.MAP
+
+
+@pytest.mark.usefixtures("figures")
 def test_a_heatmap_has_labels_and_words():
     weights = torch.tensor([[0.9, 0.1], [0.0, 0.0]])
     ax = plot.heatmap(weights, ["it", "all"], ["cat", "mat"])
@@ -202,6 +221,8 @@ def test_a_strip_shows_scores_weights_and_output():
     heights = [[bar.get_height() for bar in ax.patches] for ax in figure.axes]
 
     assert heights == [[2, -1], [0.75, 0.25], [3, 2]]
+    colors = [to_hex(ax.patches[0].get_facecolor()) for ax in figure.axes]
+    assert colors == [COLORS[role].light for role in ("weights", "weights", "ink")]
     assert "Output: 3, 2." in plot.alt_text(figure)
 
 

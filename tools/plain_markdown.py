@@ -14,12 +14,17 @@ from pathlib import Path
 from pybtex.database import BibliographyData, Person, parse_file
 from pybtex.richtext import Text
 
+from attncore.draw.colors import ROLES
+
 FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\}\s*(?P<argument>.*)$")
 OPTION = re.compile(r"^:(?P<key>[\w-]+):\s*(?P<value>.*)$")
 LABEL = re.compile(r"^\([\w-]+\)=$")
 ROLE = re.compile(r"\{(?P<name>[\w:-]+)\}`(?P<content>[^`]+)`")
-CODE_OR_ROLE = re.compile(rf"{ROLE.pattern}|(?P<code>`+[^`]+`+)")
+CODE = re.compile(r"(`+[^`]+`+)")
+CODE_OR_ROLE = re.compile(rf"{ROLE.pattern}|(?P<code>{CODE.pattern})")
 PAGE_LINK = re.compile(r"\]\((?P<page>[\w-]+)\.md(?P<anchor>#[\w-]+)?\)")
+COLORED = re.compile(rf"\\(?:{'|'.join(ROLES)})\{{((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}")
+UNKNOWN = re.compile(rf"\\(?:{'|'.join(ROLES)})\b.*")
 BOXES = ("admonition", "note", "tip", "warning", "important", "seealso")
 
 
@@ -61,7 +66,15 @@ class Converter:
                 title = [f"**{self._inline(argument or name.capitalize(), page)}**", ""]
                 inside = [self._inline(row, page) for row in body]
                 out += [f"> {row}".rstrip() for row in title + inside]
-            elif name != "exercise-end":
+            elif name == "only":  # with the project's address in _config.yml, or without
+                if (argument == "repository") == self.project.startswith("https:"):
+                    out += [self("\n".join(body), page), ""]
+            elif name == "grid":
+                out += [self("\n".join(body), page), ""]
+            elif name == "grid-item-card":
+                card = f"[{argument}]({options['link']}.md)"
+                out += [f"- **{self._inline(card, page)}**", *(f"  {row}" for row in body), ""]
+            elif name not in ("exercise-end", "chapter-map"):  # a list of chapters is beside it
                 raise ValueError(f"{page}: no plain form is known for the directive {{{name}}}")
         if folded is not None:
             out += ["", *"\n".join(folded).strip().splitlines(), "", "</details>"]
@@ -78,13 +91,31 @@ class Converter:
                 return content.split("<")[0].strip()
             raise ValueError(f"{page}: no plain form is known for the role {{{name}}}")
 
-        return PAGE_LINK.sub(self._link, CODE_OR_ROLE.sub(plain, line))
+        parts = CODE.split(CODE_OR_ROLE.sub(plain, line))  # every other one is code
+        parts[::2] = map(plain_formula, parts[::2])
+        return PAGE_LINK.sub(self._link, "".join(parts))
 
     def _link(self, match: re.Match[str]) -> str:
         page, anchor = match["page"], match["anchor"] or ""
         if page in self.notebooks:
             return f"]({page}.ipynb{anchor})"
         return f"]({self.project}/book/{page}.md{anchor})"
+
+
+def plain_formula(text: str) -> str:
+    r"""Return text without the macros that colour a formula: Q for \query{Q}.
+
+    Braces stay where the symbol would otherwise run into its neighbours.
+    """
+    while match := COLORED.search(text):
+        before, symbol, after = text[: match.start()], match[1], text[match.end() :]
+        runs_on = re.search(r"\\[A-Za-z]+$", before) and symbol[0].isalpha()
+        runs_out = re.search(r"\\[A-Za-z]+$", symbol) and after[:1].isalpha()
+        several = len(symbol) > 1 and (before[-1:] in ("^", "_") or after[:1] in ("^", "_"))
+        text = before + (f"{{{symbol}}}" if runs_on or runs_out or several else symbol) + after
+    if left := UNKNOWN.search(text):
+        raise ValueError(f"no plain form is known for {left.group()}: give it one symbol in braces")
+    return text
 
 
 def cite(bibliography: Path, keys: str, parenthetical: bool) -> str:

@@ -1,4 +1,6 @@
-"""Serve MathJax from the book's own site, so that formulas need no other host.
+r"""Serve MathJax from the book's own site, so that formulas need no other host.
+
+In a formula \query{Q}, \key{K}, \value{V} and \weights{A} have the colours of the pictures.
 
 The files come from the PyPI package sphinx-mathjax-offline, which carries MathJax 3.2.2
 (Apache-2.0). It is a carrier only: its code is not run, and what it carries must have the
@@ -15,11 +17,15 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
+from attncore.draw.colors import ROLES
+
 CARRIER = "sphinx-mathjax-offline"
 SCRIPT = "tex-chtml.js"
 FONTS = "output/chtml/fonts/woff-v2"
+CLASSES = "input/tex/extensions/html.js"  # what gives a symbol its class, loaded when one has one
 SHA256 = {
     SCRIPT: "0a6ded5abbce13331658dd239f34382abd06492c74b71b61e8caa8112ec55fa5",
+    CLASSES: "e3647c848f26ad228d07043f1e63c56a646da9d20a6c0f180a4067fa9e10facc",
     FONTS: "c55a2b8b53c69c5f0d9dfa69ecb79fb25d5e360b8555dd7f461901a5a674f64b",
 }
 
@@ -47,11 +53,11 @@ def fingerprint(path: Path) -> str:
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    """Put the script and its fonts under _static/mathjax."""
+    """Put the scripts and their fonts under _static/mathjax."""
     if error is not None or app.builder.format != "html":
         return
     source, target = carried(), Path(app.outdir) / "_static" / "mathjax"
-    for name in (SCRIPT, *(f"{FONTS}/{font.name}" for font in (source / FONTS).iterdir())):
+    for name in (SCRIPT, CLASSES, *(f"{FONTS}/{font.name}" for font in (source / FONTS).iterdir())):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)
 
@@ -59,5 +65,8 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.config.mathjax_path = f"mathjax/{SCRIPT}"
+    app.config.mathjax3_config = {
+        "tex": {"macros": {role: [rf"\class{{ac-sym-{role}}}{{#1}}", 1] for role in ROLES}}
+    }
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

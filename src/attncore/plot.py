@@ -1,8 +1,9 @@
 """Pictures of attention: a heat map of weights, and the way from scores to an output.
 
-Figures are drawn in dark ink on opaque white with colour-blind safe colours, so that they
-read the same in any notebook; the book's style sheet inverts them in dark mode. Each
-picture describes itself in words: :func:`alt_text`.
+Figures are drawn in dark ink on opaque white, in the colours of :mod:`attncore.draw`, which the
+colour-blind can tell apart: queries are blue, keys orange, values green and weights purple. So
+they read the same in any notebook; the book's style sheet inverts their lightness in dark mode
+and keeps their hues. Each picture describes itself in words: :func:`alt_text`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import numpy as np
 from attncore.base.arrays import Array, shape_of
 from attncore.base.integers import check_integer
 from attncore.base.reading import read_labels, read_numbers
+from attncore.draw.colors import COLORS, ROLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAP = "Blues"  # from white: nothing is drawn where the weight is 0
-LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito
+MAP = "attncore.weights"  # from white, where the weight is 0, to the purple of weights
+LINE_COLORS = (*(COLORS[name].light for name in (*ROLES, "ink")), "#a080e0")  # and lavender
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
 _texts: WeakKeyDictionary[Figure, list[str]] = WeakKeyDictionary()
@@ -32,7 +34,9 @@ _texts: WeakKeyDictionary[Figure, list[str]] = WeakKeyDictionary()
 def style() -> None:
     """Set matplotlib's defaults to the book's: white, readable, lines told apart twice.
 
-    Lines differ by dash as well as colour. Call it once, before drawing.
+    Lines are, in this order, blue as queries are, orange as keys, green as values, purple as
+    weights, black and lavender, and differ by dash as well. Images go from white to the purple of
+    weights. Call it once, before drawing.
 
     Returns
     -------
@@ -45,7 +49,7 @@ def style() -> None:
 
     References
     ----------
-    Colours: Okabe and Ito (2008), *Color universal design*.
+    Okabe and Ito (2008), *Color universal design*: colours that everybody can tell apart.
 
     Examples
     --------
@@ -84,7 +88,7 @@ def heatmap(
 ) -> Axes:
     r"""Draw attention weights: one row per query, one column per key.
 
-    .. math:: A_{ij} \in [0, 1] \mapsto \text{white to blue}
+    .. math:: A_{ij} \in [0, 1] \mapsto \text{white to purple}
 
     Parameters
     ----------
@@ -226,8 +230,10 @@ def strip(
         ("weight", weights, shown, "key"),
         ("output", output, features, "feature"),
     )
-    for ax, color, (title, heights, labels, axis) in zip(axes, LINE_COLORS, panels, strict=False):
-        ax.bar(range(len(heights)), heights, color=color)
+    for ax, role, (title, heights, labels, axis) in zip(
+        axes, ("weights", "weights", "ink"), panels, strict=True
+    ):
+        ax.bar(range(len(heights)), heights, color=COLORS[role].light)
         ax.axhline(0, color="black", linewidth=0.8, linestyle="-")
         ax.set(xticks=range(len(heights)), xticklabels=labels, title=title, xlabel=axis)
     axes[1].set_ylim(0, 1)
@@ -338,4 +344,8 @@ def _matplotlib() -> Any:
             "attncore.plot needs matplotlib, which is not installed: pip install matplotlib",
             name="matplotlib",
         ) from None
+    if MAP not in matplotlib.colormaps:
+        ends = ["white", COLORS["weights"].light]
+        weights = matplotlib.colors.LinearSegmentedColormap.from_list(MAP, ends)
+        matplotlib.colormaps.register(weights)
     return matplotlib

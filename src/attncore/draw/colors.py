@@ -13,10 +13,11 @@ class Color(NamedTuple):
 
 
 COLORS = {
-    "query": Color("#1f3c9a", "#7fa6f8"),
-    "key": Color("#bc5106", "#ec8a55"),
-    "value": Color("#007f4e", "#93f2d4"),
-    "weights": Color("#9b4f88", "#c583b4"),
+    "query": Color("#1f3c9a", "#5c83f6"),
+    "key": Color("#bc5106", "#ed7e21"),
+    "value": Color("#007f4e", "#3ee085"),
+    "weights": Color("#9b4f88", "#ba6fb4"),
     "ink": Color("#1f2328", "#ced6dd"),
     "soft": Color("#59636e", "#9ca4af"),
 }
+ROLES = ("query", "key", "value", "weights")  # what a formula can name, as \query{Q}

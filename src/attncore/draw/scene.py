@@ -230,6 +230,7 @@ class Scene:
         """Draw a matrix with its corner at a point, and return its place."""
         m = matrix
         box = Box(x, y, m.width, m.height, m.above, m.before)
+        self.parts.append(f'<g class="ac-m-{m.role}">')  # for a formula that names it
         self._names(m, box)
         for i in range(m.array.shape[0]):
             if m.stage:
@@ -244,6 +245,7 @@ class Scene:
             self.line(
                 *corners, *((a, 2 * box.center[1] - b) for a, b in corners[::-1]), role=m.role
             )
+        self.parts.append("</g>")
         return box
 
     def _names(self, m: Matrix, box: Box) -> None:

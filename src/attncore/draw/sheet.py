@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from attncore.draw.colors import COLORS
+from attncore.draw.colors import COLORS, ROLES
 
 SANS = 'system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","Noto Sans CJK SC",sans-serif'
 SERIF = '"STIX Two Text","Times New Roman","Noto Serif",serif'
@@ -67,14 +67,30 @@ def sheet() -> str:
     return "".join(rules)
 
 
+def symbols() -> str:
+    """Return what colours the symbols of formulas.
+
+    Pointing at one lights its matrices in the pictures of its section.
+    """
+    rules = []
+    for role in ROLES:
+        pictures = f"section:has(>:not(section) .ac-sym-{role}:hover) .ac-picture"
+        rules += [
+            f".ac-sym-{role}{{{paint(role, 'color')}}}",
+            f"{pictures}:has(.ac-m-{role}) .ac-cell{{opacity:.2}}",
+            f"{pictures} .ac-m-{role} .ac-cell{{opacity:1}}",
+        ]
+    return "".join(rules)
+
+
 def page_sheet() -> str:
     """Return what a page of the book carries once: theme, layout for narrow pages, and the rest."""
     dark = "".join(f"--ac-{name}:{color.dark};" for name, color in COLORS.items())
     return (
         "html{--ac-paper:transparent;--ac-halo:var(--pst-color-background,#fff);"
         "--ac-font:var(--pst-font-family-base)}\n"
-        f'html[data-theme="dark"]{{{dark}}}\n'
-        f"{sheet()}\n"
+        f'@media not print{{html[data-theme="dark"]{{{dark}}}}}\n'
+        f"{sheet()}\n{symbols()}\n"
         ".ac-picture{display:block;margin:0 auto}\n"
         f"@media(max-width:{NARROW}px){{"
         ".ac-picture.ac-two{aspect-ratio:var(--ac-ratio);width:min(100%,var(--ac-tall))}"

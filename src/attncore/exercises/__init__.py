@@ -14,10 +14,12 @@ from attncore.exercises import (
     chapter9,
     chapter10,
     chapter11,
+    front,
 )
 from attncore.exercises.exercise import Exercise, verdict
 
 EXERCISES: dict[str, Exercise] = {
+    **front.EXERCISES,
     **chapter1.EXERCISES,
     **chapter2.EXERCISES,
     **chapter3.EXERCISES,

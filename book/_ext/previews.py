@@ -1,0 +1,60 @@
+"""What a site shows beside a link to a page: its title, its first sentences, and a picture."""
+
+from __future__ import annotations
+
+import re
+from html import escape, unescape
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+IMAGE = "_static/og.png"  # of tools/make_images.py
+SHOWS = "Attention with all of its numbers: queries, keys, values, scores, weights and outputs."
+LONGEST = 200
+
+
+def first_words(document: nodes.document) -> str:
+    """Return a page's first paragraph without formulas, cut after a sentence or a word."""
+    for paragraph in document.findall(nodes.paragraph):
+        if isinstance(paragraph.parent, nodes.section) and not list(paragraph.findall(nodes.math)):
+            text = " ".join(paragraph.astext().split())
+            if len(text) <= LONGEST:
+                return text
+            sentence = text[:LONGEST].rpartition(". ")[0]
+            return f"{sentence}." if sentence else f"{text[:LONGEST].rpartition(' ')[0]} …"
+    return ""
+
+
+def tags(app: Sphinx, page: str, title: str, words: str, relative: str) -> dict[str, str]:
+    """Return the properties of a page, as the Open Graph protocol names them."""
+    base = app.config.html_baseurl.rstrip("/")
+    found = {
+        "og:title": unescape(re.sub(r"<[^>]+>", "", title)),
+        "og:type": "website",
+        "og:site_name": app.config.html_title,
+        "og:description": words,
+        "og:url": f"{base}/{app.builder.get_target_uri(page)}" if base else "",
+        "og:image": f"{base}/{IMAGE}" if base else relative,
+        "og:image:alt": SHOWS,
+    }
+    return {name: text for name, text in found.items() if text}
+
+
+def add_tags(
+    app: Sphinx, page: str, _: str, context: dict[str, Any], document: nodes.document | None
+) -> None:
+    """Put the tags into a page's head."""
+    words = first_words(document) if document is not None else ""
+    relative = context["pathto"](IMAGE, resource=True)
+    lines = [
+        f'<meta property="{name}" content="{escape(text)}" />'
+        for name, text in tags(app, page, context.get("title", ""), words, relative).items()
+    ]
+    context["metatags"] = "\n".join([context.get("metatags", ""), *lines])
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the extension."""
+    app.connect("html-page-context", add_tags)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
