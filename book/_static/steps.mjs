@@ -36,6 +36,6 @@ function setStep(svg, step) {
     row.classList.toggle("ac-later", place === 1);
   }
   for (const text of svg.querySelectorAll("[data-only]")) {
-    text.classList.toggle("ac-off", Number(text.dataset.only) !== step);
+    text.classList.toggle("ac-off", Number(text.dataset.only) !== (step ?? -1));
   }
 }

@@ -5,9 +5,30 @@ purple, and outputs dark. On its own a picture is dark ink on white; in the book
 page's theme. Plots of data are matplotlib's: :mod:`attncore.plot`.
 """
 
+from attncore.draw.block import block
+from attncore.draw.cache import kv_cache
+from attncore.draw.heads import heads
 from attncore.draw.machine import attention, machine
+from attncore.draw.mask import mask
 from attncore.draw.matrix import Matrix
 from attncore.draw.picture import Picture
+from attncore.draw.product import product
+from attncore.draw.regression import regression
 from attncore.draw.scene import Box, Scene
+from attncore.draw.sharing import head_sharing
 
-__all__ = ["Box", "Matrix", "Picture", "Scene", "attention", "machine"]
+__all__ = [
+    "Box",
+    "Matrix",
+    "Picture",
+    "Scene",
+    "attention",
+    "block",
+    "head_sharing",
+    "heads",
+    "kv_cache",
+    "machine",
+    "mask",
+    "product",
+    "regression",
+]

@@ -13,10 +13,10 @@ class Color(NamedTuple):
 
 
 COLORS = {
-    "query": Color("#1f3c9a", "#7fa6f8"),
-    "key": Color("#bc5106", "#ec8a55"),
-    "value": Color("#007f4e", "#93f2d4"),
-    "weights": Color("#9b4f88", "#c583b4"),
+    "query": Color("#1f3c9a", "#7e9dfe"),
+    "key": Color("#bc5106", "#f28246"),
+    "value": Color("#007f4e", "#6cec9d"),
+    "weights": Color("#9b4f88", "#b272ab"),
     "ink": Color("#1f2328", "#ced6dd"),
     "soft": Color("#59636e", "#9ca4af"),
 }

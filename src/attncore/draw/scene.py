@@ -18,6 +18,7 @@ LINKS = {  # what a matrix's rows and columns belong to
     "": "",
     "query": " ac-i ac-i{i}",  # row i is query i
     "key": " ac-j ac-j{i}",  # row i is key i
+    "column": " ac-j ac-j{j}",  # column j is key j
     "both": " ac-i ac-j ac-i{i} ac-j{j}",  # row i is a query, column j a key
     "token": " ac-i ac-j ac-i{i} ac-j{i}",  # row i is token i
 }
@@ -97,13 +98,13 @@ class Scene:
     def text(self, at: Point, text: str, look: str = "", *, only: int | None = None) -> None:
         """Write text, its middle at a point. `look` is a role, and small, bold, start or end.
 
-        `only`: it is there at this step alone.
+        `only`: it is there at this step alone; -1 stands for the whole.
         """
         kinds = [f"ac-{name}" for name in look.split()]
         data = ""
         if only is not None:
             data = f' data-only="{only}"'
-            kinds += [] if only == self.step else ["ac-off"]
+            kinds += [] if only == (-1 if self.step is None else self.step) else ["ac-off"]
         kind = f' class="{" ".join(kinds)}"' if kinds else ""
         x, y = coordinate(at[0]), coordinate(at[1] + 4.5)
         self.parts.append(f'<text x="{x}" y="{y}"{kind}{data}>{markup(text)}</text>')
@@ -139,12 +140,20 @@ class Scene:
         self.parts.append(f'<path d="{rounded(points)}" class="{kind}"/>')
         self.reach(*points)
 
-    def circle(self, center: Point, radius: float, role: str = "soft") -> None:
-        """Draw a circle."""
+    def curve(self, *points: Point, role: str = "soft") -> None:
+        """Draw a line through points so near one another that it looks smooth."""
+        path = "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
+        self.parts.append(f'<path d="M{path}" class="ac-line ac-{role}"/>')
+        self.reach(*points)
+
+    def circle(
+        self, center: Point, radius: float, role: str = "soft", *, filled: bool = False
+    ) -> None:
+        """Draw a circle, or a dot."""
         (x, y), r = center, radius
         self.parts.append(
             f'<circle cx="{coordinate(x)}" cy="{coordinate(y)}" r="{coordinate(r)}" '
-            f'class="ac-line ac-{role}"/>'
+            f'class="{"" if filled else "ac-line "}ac-{role}"/>'
         )
         self.reach((x - r, y - r), (x + r, y + r))
 
@@ -167,7 +176,8 @@ class Scene:
             if ax == bx:
                 self.text((ax + 9, (ay + by) / 2), label, f"small start {role}")
             else:
-                self.text(((ax + bx) / 2, (ay + by) / 2 - 11), label, f"small {role}")
+                high = 14 if "_" in label else 11
+                self.text(((ax + bx) / 2, (ay + by) / 2 - high), label, f"small {role}")
 
     @contextmanager
     def row(self, i: int, stage: str = "made") -> Iterator[None]:
@@ -180,9 +190,13 @@ class Scene:
         self.parts.append("</g>")
 
     @contextmanager
-    def cell(self, links: str = "", i: int = 0, j: int = 0) -> Iterator[None]:
-        """Whatever is drawn within is lit together with what it belongs to: see `LINKS`."""
-        self.parts.append(f'<g class="ac-cell{LINKS[links].format(i=i, j=j)}">')
+    def cell(self, links: str = "", i: int = 0, j: int = 0, *more: int) -> Iterator[None]:
+        """Whatever is drawn within is lit together with what it belongs to: see `LINKS`.
+
+        `more`: further queries that it belongs to.
+        """
+        kinds = LINKS[links].format(i=i, j=j) + "".join(f" ac-i{n}" for n in more)
+        self.parts.append(f'<g class="ac-cell{kinds}">')
         yield
         self.parts.append("</g>")
 
@@ -232,12 +246,26 @@ class Scene:
         for j in range(m.array.shape[1]):
             gone = m.hidden is not None and m.hidden(i, j)
             share = max(float(m.array[i, j]), 0.0) / largest if m.shade and largest else 0.0
-            opacity = 0 if gone else 0.06 + 0.48 * share if m.shade else 0.14
+            opacity = m.hidden_opacity if gone else 0.06 + 0.48 * share if m.shade else 0.14
             place = Box(box.x + j * m.column + 1, y + 1, m.column - 2, ROW - 2)
             with self.cell(m.links, i, j):
-                self.rect(place, m.role, opacity=opacity, look="gone" if gone else "")
+                role = "soft" if gone else m.role
+                self.rect(place, role, opacity=opacity, look="gone" if gone else "")
                 if text := m.text(i, j):
                     self.text(place.center, text, "soft" if gone else "")
+
+
+def shelves(widths: Sequence[float], room: float) -> list[list[int]]:
+    """Return which of these stand in one row, as many as there is room for, but at least one."""
+    rows: list[list[int]] = [[]]
+    left = room
+    for n, width in enumerate(widths):
+        if width > left and rows[-1]:
+            rows.append([])
+            left = room
+        rows[-1].append(n)
+        left -= width
+    return rows
 
 
 def rounded(points: Sequence[Point], radius: float = 7) -> str:
