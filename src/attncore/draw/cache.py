@@ -79,11 +79,12 @@ def kv_cache(
             )
     rows = arrays["x"]
     T = len(rows)
-    check_step(step, T)
+    check_step(step, T, "tokens")
     names = read_labels("tokens", tokens, T)
     q, k, v = (rows @ arrays[name] for name in ("w_q", "w_k", "w_v"))
     if q.shape != k.shape:
-        raise ValueError(f"w_q and w_k must have one shape, got widths {q.shape[1]}, {k.shape[1]}")
+        shapes = f"{shape_of(arrays['w_q'])}, {shape_of(arrays['w_k'])}"
+        raise ValueError(f"w_q and w_k must have one shape: {shapes}")
     weights = attention_weights(q, k, causal(T, T))
     parts = (
         Matrix(rows, name="X", rows=names, row_role="ink bold", links="token", stage="dropped"),
@@ -140,7 +141,7 @@ def _scene(
             s.text((box.center[0] + 6, turn + 9), f"W_{name}", f"small start {LOOK[name]}")
     else:
         s.arrow((down, tokens.foot + 8), (down, frame.y - 4), label="W_K and W_V")
-    foot = frame.foot + (42 if beside else 24)
+    foot = frame.foot + (50 if beside else 26)
     told = f"each step: softmax of the new query times the keys so far ÷ √{q.array.shape[1]}"
     s.text((0, foot), told, "small soft start")
     weights = s.put(a, a.before, foot + a.above + 18)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from attncore.base.arrays import Array, check_boolean, check_readable, shape_of
+from attncore.base.arrays import Array, check_boolean, check_readable, namespace, shape_of
 from attncore.base.reading import read_labels, to_numpy
 from attncore.draw.matrix import Matrix
 from attncore.draw.picture import TALL, WIDE, Picture, check_small
@@ -107,6 +107,7 @@ def _hides(allowed: np.ndarray) -> Callable[[int, int], bool]:
 
 
 def _read(allowed: Array) -> np.ndarray:
+    namespace(allowed=allowed)  # refuses a masked array
     check_boolean("allowed", allowed)
     check_readable("allowed", allowed)
     if allowed.ndim > 2:

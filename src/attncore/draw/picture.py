@@ -83,10 +83,10 @@ def _view(low: Point, size: Point) -> str:
     return " ".join(coordinate(x) for x in (*low, *size))
 
 
-def check_step(step: int | None, count: int) -> None:
+def check_step(step: int | None, count: int, of: str = "queries") -> None:
     """Raise unless `step` is one of the rows that are computed one after another, or None."""
     if step is not None and not 0 <= check_integer("step", step) < count:
-        raise ValueError(f"step must be one of the {count} queries, counted from 0, got {step}")
+        raise ValueError(f"step must be one of the {count} {of}, counted from 0, got {step}")
 
 
 def check_finite(name: str, array: np.ndarray) -> None:

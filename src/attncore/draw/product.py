@@ -79,7 +79,7 @@ def product(
             "left must have as many columns as right has rows: "
             f"left {shape_of(left)}, right {shape_of(right)}"
         )
-    check_step(step, len(left))
+    check_step(step, len(left), "rows")
     titles = read_labels("names", NAMES if names is None else names, 3)
     colors = [check_choice("roles", role, COLORS) for role in read_labels("roles", roles, 3)]
     across = None if rows is None else read_labels("rows", rows, len(left))

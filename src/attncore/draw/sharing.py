@@ -61,8 +61,8 @@ def head_sharing(
     Raises
     ------
     ValueError
-        If there are too many heads, a number of key-value heads does not divide theirs, or only
-        one of `head_dim` and `latent` is given.
+        If there are too many heads, a number of key-value heads does not divide theirs, only one
+        of `head_dim` and `latent` is given, or the latent row is longer than what it stands for.
     TypeError
         If a number is no integer.
 
@@ -90,6 +90,11 @@ def head_sharing(
         raise ValueError("head_dim and latent belong together: give both, or neither")
     if head_dim is not None:
         D, width = check_sizes(head_dim=head_dim, latent=latent)
+        if width > 2 * H * D:
+            raise ValueError(
+                f"latent must be at most 2 * heads * head_dim = {2 * H * D}, which all heads' keys "
+                f"and values take, got {width}"
+            )
         kinds.append(Kind("MLA", 1, width / (2 * H * D), width))
     if not kinds:
         raise ValueError("kv_heads is empty: give the number of key-value heads of a panel")
