@@ -439,6 +439,59 @@ CALLS = {
         draw.attention,
         {**QKV, "queries": ["a", "b", "c"], "keys": list("abcde"), "mask": MASK, "step": 1},
     ),
+    "draw.regression": (
+        draw.regression,
+        {"query": 0.5, "keys": LINE, "values": numbers(5), "bandwidth": 0.5, "kernel": "boxcar"},
+    ),
+    "draw.mask": (
+        lambda allowed, names=None, queries=None, keys=None: draw.mask(
+            allowed, MASK, names=names, queries=queries, keys=keys
+        ),
+        {"allowed": MASK, "names": ["a", "b"], "queries": ["a", "b", "c"], "keys": list("abcde")},
+    ),
+    "draw.product": (
+        draw.product,
+        {
+            "left": numbers(3, 4),
+            "right": numbers(4, 5),
+            "names": ["a", "b", "c"],
+            "roles": ["query", "key", "weights"],
+            "rows": ["a", "b", "c"],
+            "columns": list("abcde"),
+            "step": 1,
+        },
+    ),
+    "draw.heads": (
+        draw.heads,
+        {
+            "x": numbers(3, 5),
+            **{name: numbers(5, 4) for name in ("w_q", "w_k", "w_v")},
+            "w_o": numbers(4, 3),
+            "heads": 2,
+            "tokens": ["a", "b", "c"],
+            "causal": True,
+            "step": 1,
+        },
+    ),
+    "draw.head_sharing": (
+        draw.head_sharing,
+        {"heads": 8, "kv_heads": [8, 2], "head_dim": 4, "latent": 3},
+    ),
+    "draw.block": (
+        draw.block,
+        {"T": 3, "d_model": 8, "heads": 2, "d_ff": 16, "norm": "pre", "context": 5},
+    ),
+    "draw.kv_cache": (
+        draw.kv_cache,
+        {
+            "x": numbers(3, 5),
+            "w_q": numbers(5, 4),
+            "w_k": numbers(5, 4),
+            "w_v": numbers(5, 2),
+            "tokens": ["a", "b", "c"],
+            "step": 1,
+        },
+    ),
     "draw.machine": (
         draw.machine,
         {
@@ -567,6 +620,9 @@ ACCEPTED = {
     ("plot.heatmap", "digits"): {"None"},  # no numbers in the cells
     ("plot.heatmap", "queries"): {"two strings", "a list of lists of two lengths"},
     ("plot.heatmap on axes", "ax"): {"None"},  # new axes
+    ("draw.regression", "query"): {"a negative integer"},
+    ("draw.mask", "names"): {"two strings", "a list of lists of two lengths"},
+    ("draw.head_sharing", "kv_heads"): {"an empty list"},  # the latent row alone
 }
 """What is no mistake for this argument: what comes of it is not looked at."""
 for row, (_, arguments) in CALLS.items():  # of `like` only the library and the device are asked
@@ -602,7 +658,12 @@ ALIASES = {
 """How a message calls an argument, if not by its name."""
 
 NO_ARGUMENTS = "it takes no arguments"
+PICTURES = "the pictures, which have rows, are made of it"
 ELSEWHERE = {
+    "draw.Box": PICTURES,
+    "draw.Matrix": PICTURES,
+    "draw.Picture": PICTURES,
+    "draw.Scene": PICTURES,
     "data.motorcycle": NO_ARGUMENTS,
     "data.moby_dick": NO_ARGUMENTS,
     "data.digits": NO_ARGUMENTS,
@@ -612,8 +673,8 @@ ELSEWHERE = {
 }
 
 MODULES = (
-    "cost", "data", "images", "kernels", "masks", "parallel", "plot", "positions", "sampling",
-    "scores",
+    "cost", "data", "draw", "images", "kernels", "masks", "parallel", "plot", "positions",
+    "sampling", "scores",
 )  # fmt: skip
 """The public modules, each of whose public functions and classes has a row, like those of ac."""
 

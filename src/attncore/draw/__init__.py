@@ -5,15 +5,22 @@ purple, and outputs dark. On its own a picture is dark ink on white; in the book
 page's theme. Plots of data are matplotlib's: :mod:`attncore.plot`.
 """
 
+from attncore.draw.block import block
+from attncore.draw.cache import kv_cache
+from attncore.draw.heads import heads
 from attncore.draw.machine import attention, machine
+from attncore.draw.mask import mask
 from attncore.draw.matrices import equation, matrix
 from attncore.draw.matrix import Matrix
 from attncore.draw.pages import pages
 from attncore.draw.patches import patches
 from attncore.draw.picture import Picture
+from attncore.draw.product import product
+from attncore.draw.regression import regression
 from attncore.draw.ring import ring
 from attncore.draw.rotations import rotations
 from attncore.draw.scene import Box, Scene
+from attncore.draw.sharing import head_sharing
 from attncore.draw.table import Table, table
 from attncore.draw.tiles import tiles
 
@@ -24,11 +31,18 @@ __all__ = [
     "Scene",
     "Table",
     "attention",
+    "block",
     "equation",
+    "head_sharing",
+    "heads",
+    "kv_cache",
     "machine",
+    "mask",
     "matrix",
     "pages",
     "patches",
+    "product",
+    "regression",
     "ring",
     "rotations",
     "table",

@@ -10,11 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from attncore.base.arrays import Array, shape_of
-from attncore.base.integers import check_integer
 from attncore.base.reading import read_labels, read_mask, read_numbers
 from attncore.core.attention import attention_weights
 from attncore.draw.matrix import Matrix
-from attncore.draw.picture import Picture, check_small
+from attncore.draw.picture import Picture, check_small, check_step
 from attncore.draw.scene import Box, Scene
 from attncore.masks import causal as causal_mask
 
@@ -224,8 +223,7 @@ def _parts(
     weights = attention_weights(q, k, allowed)
     names = read_labels("queries", queries, len(q))
     columns = read_labels("keys", keys, len(k))
-    if step is not None and not 0 <= check_integer("step", step) < len(q):
-        raise ValueError(f"step must be one of the {len(q)} queries, counted from 0, got {step}")
+    check_step(step, len(q))
     raw = q @ k.T
     scaled = np.where(allowed, raw / math.sqrt(q.shape[1]), -np.inf)
 
@@ -280,21 +278,29 @@ def _wide(s: Scene, p: Parts, x: float) -> tuple[Box, Box, Box]:
     left = x + before
     q = s.put(p.q, left, 0)
     k = s.put(p.k, left, q.foot + p.k.above + 30)
-    v = s.put(p.v, left, k.foot + p.v.above + 30)
-    inner = left + max(m.width for m in (p.q, p.k, p.v)) + 46
+    inner = left + max(m.width for m in (p.q, p.k, p.v)) + 36
     middle = max(p.raw.width, p.output.width + p.output.before - 10)
     raw = s.put(p.raw, inner + (middle - p.raw.width) / 2, 0)
-    last = inner + middle + 62
-    scaled = s.put(p.scaled, last, 0)
-    y = v.center[1] - p.weights.height / 2
-    weights = s.put(p.weights, last + (p.scaled.width - p.weights.width) / 2, y)
+    last = inner + middle + 48
+    right = max(p.scaled.width, p.weights.width)
+    scaled = s.put(p.scaled, last + (right - p.scaled.width) / 2, 0)
+    # V, A and O in one line, under K and under what is over A and O.
+    free = max(scaled.foot + 40, k.center[1] + 12) + max(p.weights.above, p.output.above)
+    line = max(k.foot + p.v.above + 30 + p.v.height / 2, free + p.weights.height / 2)
+    v = s.put(p.v, left, line - p.v.height / 2)
+    y = line - p.weights.height / 2
+    weights = s.put(p.weights, last + (right - p.weights.width) / 2, y)
     output = s.put(p.output, inner + middle - p.output.width, y)
     s.arrow(q.right, raw.left, role="query")
     s.arrow(k.right, (raw.center[0], k.center[1]), raw.bottom, role="key")
     s.arrow(raw.right, scaled.left, role="weights", label=_root(p))
     if p.masked:
         s.text(((raw.end + scaled.x) / 2, scaled.center[1] + 13), "mask", "small weights")
-    s.arrow(scaled.bottom, weights.top, role="weights", label="softmax of each row")
+    s.arrow(scaled.bottom, weights.top, role="weights")
+    x, y = scaled.center[0], (scaled.bottom[1] + weights.top[1]) / 2
+    room = x - raw.center[0] > 130  # to the left, beside the keys' arrow
+    place = (x - 9, y) if room else (x + 9, y)
+    s.text(place, "softmax of each row", f"small weights {'end' if room else 'start'}")
     s.arrow(weights.left, output.right, role="weights")
     s.arrow(v.right, output.left, role="value")
     s.text((output.center[0], output.foot + 16), "O = A V", "small soft")
@@ -309,8 +315,8 @@ def _tall(s: Scene, p: Parts, y: float) -> tuple[Box, Box, Box]:
         x = boxes[-1].end + 18
     q, k, v = boxes
     foot = max(b.foot for b in boxes)
-    raw = s.put(p.raw, 14, foot + p.raw.above + 62)
-    scaled = s.put(p.scaled, raw.end + 60, raw.y)
+    raw = s.put(p.raw, 8, foot + p.raw.above + 62)
+    scaled = s.put(p.scaled, raw.end + 44, raw.y)
     s.arrow(
         q.bottom,
         (q.center[0], foot + 18),
@@ -328,7 +334,7 @@ def _tall(s: Scene, p: Parts, y: float) -> tuple[Box, Box, Box]:
     s.arrow(raw.right, scaled.left, role="weights", label=_root(p))
     if p.masked:
         s.text(((raw.end + scaled.x) / 2, scaled.center[1] + 13), "mask", "small weights")
-    weights = s.put(p.weights, 14, scaled.foot + p.weights.above + 56)
+    weights = s.put(p.weights, 8, scaled.foot + p.weights.above + 56)
     turn = scaled.foot + 26
     s.arrow(
         scaled.bottom,
@@ -342,9 +348,9 @@ def _tall(s: Scene, p: Parts, y: float) -> tuple[Box, Box, Box]:
         "softmax of each row",
         "small weights",
     )
-    output = s.put(p.output, weights.end + p.output.before + 46, weights.y)
+    output = s.put(p.output, weights.end + p.output.before + 40, weights.y)
     s.arrow(weights.right, output.left, role="weights", label="× V")
-    edge = max(scaled.end, output.end, v.end) + 16
+    edge = max(scaled.end, output.end, v.end) + 13
     s.arrow(
         (v.center[0], v.bottom[1]),
         (v.center[0], foot + 18),
@@ -371,7 +377,7 @@ def _wide_inputs(s: Scene, p: Parts, first: Matrix, second: Matrix | None) -> No
             s.text((turn + 3, height - 17), name, f"small start {role}")
 
     into = ((q, "W_Q", "query"), (v, "W_V", "value"), (k, "W_K", "key"))
-    x = turn - 14 - 2 * 8
+    x = turn - 24
     if second is None:
         feed(s.put(first, x - first.width, k.center[1] - first.height / 2), into)
         return
@@ -400,5 +406,7 @@ def _tall_inputs(s: Scene, p: Parts, first: Matrix, second: Matrix | None) -> No
         feed(s.put(first, k.center[0] - first.width / 2, first.above), into)
         return
     middle = (k.center[0] + v.center[0]) / 2
-    feed(s.put(first, max(q.center[0] - first.width / 2, first.before), first.above), into[:1])
-    feed(s.put(second, middle - second.width / 2, second.above), into[1:])
+    first_box = s.put(first, max(q.center[0] - first.width / 2, first.before), first.above)
+    feed(first_box, into[:1])
+    after = first_box.end + 18 + second.before
+    feed(s.put(second, max(middle - second.width / 2, after), second.above), into[1:])

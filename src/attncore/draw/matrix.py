@@ -29,6 +29,7 @@ class Matrix:
     shade: bool = False  # the larger, the darker
     hidden: Callable[[int, int], bool] | None = None
     hidden_text: str = ""
+    hidden_opacity: float = 0
     numbers: bool = True
     cell: float = 0  # width of a column; chosen unless given
 
@@ -56,8 +57,8 @@ class Matrix:
         labels = [line for label in self.columns for line in lines_of(label)]
         return max(
             24.0,
-            *(width_of(text) + 9 for text in texts),
-            *(width_of(label, SMALL) + 5 for label in labels),
+            *(width_of(text) + 8 for text in texts),
+            *(width_of(label, SMALL) + 4 for label in labels),
         )
 
     @property

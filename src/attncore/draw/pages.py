@@ -171,7 +171,7 @@ def _filled(
 
 def _sequences(s: Scene, tables: list[list[int]], lengths: list[int], labels: list[str]) -> float:
     """Draw the block tables; return where they end below."""
-    widest = max(width_of(label, SMALL) for label in labels)
+    widest = max(width_of(label, SMALL) for label in ("sequence", *labels))
     left = widest + 82
     s.text((0, 0), "sequence", "small start soft")
     s.text((widest + 70, 0), "length", "small end soft")
@@ -216,7 +216,8 @@ def _pool(
             s.text((box.x + 8, box.y + 14), str(block), "small start soft")
             s.text((box.center[0], box.center[1] + 8), "free", "small soft")
             continue
-        with s.linked(users[block]):
+        first, *others = users[block]
+        with s.cell("query", first, 0, *others):
             s.rect(box, "key", opacity=0.12, corner=6)
             s.text((box.x + 8, box.y + 14), str(block), "start bold")
             if len(users[block]) > 1:

@@ -9,9 +9,12 @@ from html import escape
 
 import numpy as np
 
+from attncore.base.integers import check_integer
 from attncore.draw.scene import Point, Scene
 from attncore.draw.sheet import sheet
 from attncore.draw.text import coordinate
+
+WIDE, TALL = 676, 346  # the most that the book's column, and a phone, show in full size
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,6 +83,23 @@ def _view(low: Point, size: Point) -> str:
     return " ".join(coordinate(x) for x in (*low, *size))
 
 
+def check_step(step: int | None, count: int, of: str = "queries") -> None:
+    """Raise unless `step` is one of the rows that are computed one after another, or None."""
+    if step is not None and not 0 <= check_integer("step", step) < count:
+        raise ValueError(f"step must be one of the {count} {of}, counted from 0, got {step}")
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Raise unless all of an array's numbers can be placed or shaded."""
+    lost = np.argwhere(~np.isfinite(array))
+    if len(lost):
+        place = [int(i) for i in lost[0]]
+        raise ValueError(
+            f"{name} must be finite to be drawn, and is {array[tuple(place)]} at {place}: put a "
+            "number there, or leave that row out"
+        )
+
+
 def check_small(name: str, array: np.ndarray, most: int = 8) -> None:
     """Raise unless an array is a matrix that can be read as a picture."""
     if array.ndim != 2 or 0 in array.shape:
@@ -89,3 +109,4 @@ def check_small(name: str, array: np.ndarray, most: int = 8) -> None:
             f"{name} must have at most {most} rows and columns to be read as a picture, got "
             f"{array.shape}: draw a part of it, as {name}[:{most}, :{most}]"
         )
+    check_finite(name, array)

@@ -89,7 +89,7 @@ def rotations(
         )
         few = len(places) < 4
         for s, columns in ((wide, 2 if len(places) == 4 else 3), (tall, 1 if few else 2)):
-            step = 232 if s is wide else 216
+            step = 232 if s is wide else 200
             center = (at % columns * step, at // columns * 292.0)
             _circle(s, center, (q, k), turned, scale, lines)
     words = (

@@ -146,12 +146,20 @@ class Scene:
         self.parts.append(f'<path d="{rounded(points)}" class="{kind}"/>')
         self.reach(*points)
 
-    def circle(self, center: Point, radius: float, role: str = "soft") -> None:
-        """Draw a circle."""
+    def curve(self, *points: Point, role: str = "soft") -> None:
+        """Draw a line through points so near one another that it looks smooth."""
+        path = "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
+        self.parts.append(f'<path d="M{path}" class="ac-line ac-{role}"/>')
+        self.reach(*points)
+
+    def circle(
+        self, center: Point, radius: float, role: str = "soft", *, filled: bool = False
+    ) -> None:
+        """Draw a circle, or a dot."""
         (x, y), r = center, radius
         self.parts.append(
             f'<circle cx="{coordinate(x)}" cy="{coordinate(y)}" r="{coordinate(r)}" '
-            f'class="ac-line ac-{role}"/>'
+            f'class="{"" if filled else "ac-line "}ac-{role}"/>'
         )
         self.reach((x - r, y - r), (x + r, y + r))
 
@@ -174,7 +182,8 @@ class Scene:
             if ax == bx:
                 self.text((ax + 9, (ay + by) / 2), label, f"small start {role}")
             else:
-                self.text(((ax + bx) / 2, (ay + by) / 2 - 11), label, f"small {role}")
+                high = 14 if "_" in label else 11
+                self.text(((ax + bx) / 2, (ay + by) / 2 - high), label, f"small {role}")
 
     @contextmanager
     def row(self, i: int, stage: str = "made") -> Iterator[None]:
@@ -195,16 +204,13 @@ class Scene:
         self.parts.append("</g>")
 
     @contextmanager
-    def cell(self, links: str = "", i: int = 0, j: int = 0) -> Iterator[None]:
-        """Whatever is drawn within is lit together with what it belongs to: see `LINKS`."""
-        self.parts.append(f'<g class="ac-cell{LINKS[links].format(i=i, j=j)}">')
-        yield
-        self.parts.append("</g>")
+    def cell(self, links: str = "", i: int = 0, j: int = 0, *more: int) -> Iterator[None]:
+        """Whatever is drawn within is lit together with what it belongs to: see `LINKS`.
 
-    @contextmanager
-    def linked(self, rows: Sequence[int]) -> Iterator[None]:
-        """Whatever is drawn within is lit together with any of these queries."""
-        self.parts.append(f'<g class="ac-cell ac-i{"".join(f" ac-i{i}" for i in rows)}">')
+        `more`: further queries that it belongs to.
+        """
+        kinds = LINKS[links].format(i=i, j=j) + "".join(f" ac-i{n}" for n in more)
+        self.parts.append(f'<g class="ac-cell{kinds}">')
         yield
         self.parts.append("</g>")
 
@@ -272,12 +278,26 @@ class Scene:
         for j in range(m.array.shape[1]):
             gone = m.hidden is not None and m.hidden(i, j)
             share = max(float(m.array[i, j]), 0.0) / largest if m.shade and largest else 0.0
-            opacity = 0 if gone else 0.06 + 0.48 * share if m.shade else 0.14
+            opacity = m.hidden_opacity if gone else 0.06 + 0.48 * share if m.shade else 0.14
             place = Box(box.x + j * m.column + 1, y + 1, m.column - 2, ROW - 2)
             with self.cell(m.links, i, j):
-                self.rect(place, m.role, opacity=opacity, look="gone" if gone else "")
+                role = "soft" if gone else m.role
+                self.rect(place, role, opacity=opacity, look="gone" if gone else "")
                 if text := m.text(i, j):
                     self.text(place.center, text, "soft" if gone else "")
+
+
+def shelves(widths: Sequence[float], room: float) -> list[list[int]]:
+    """Return which of these stand in one row, as many as there is room for, but at least one."""
+    rows: list[list[int]] = [[]]
+    left = room
+    for n, width in enumerate(widths):
+        if width > left and rows[-1]:
+            rows.append([])
+            left = room
+        rows[-1].append(n)
+        left -= width
+    return rows
 
 
 def rounded(points: Sequence[Point], radius: float = 7) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from html import escape
+
+import numpy as np
 
 SMALL, PLAIN, NAME = 12, 13.5, 17  # sizes
 
@@ -19,17 +22,25 @@ def number(x: float, digits: int) -> str:
     """Return a number as a cell shows it, with a true minus sign."""
     if math.isinf(x):
         return "−∞" if x < 0 else "∞"
+    if abs(x) >= 1e6:
+        return f"{x:.1e}".replace("e+", "e").replace("-", "−")
     text = f"{x:.{digits}f}"
     return (text[1:] if float(text) == 0 and text[0] == "-" else text).replace("-", "−")
 
 
 def width_of(text: str, size: float = PLAIN) -> float:
     """Return about how wide a text is: a Chinese character is as wide as it is high."""
-    plain = re.sub(r"_(\w+)", r"\1", text)
-    return size * sum(
-        1.0 if ord(c) >= 0x2E80 else 0.82 if c in "mwMW—" else 0.32 if c in " .,:;'il|()" else 0.6
-        for c in plain
-    )
+    return size * sum(_share(c) for c in re.sub(r"_(\w+)", r"\1", text))
+
+
+def _share(c: str) -> float:
+    """Return about how wide a character is, of the size of its font."""
+    if ord(c) >= 0x2E80:
+        return 1.0
+    for width, characters in ((0.85, "mwMW—"), (0.34, " .,:;'|·()[]fijlrtI")):
+        if c in characters:
+            return width
+    return 0.68 if c.isupper() else 0.55 if c.isalpha() else 0.6
 
 
 def markup(text: str) -> str:
@@ -45,3 +56,14 @@ def markup(text: str) -> str:
 def lines_of(label: str) -> list[str]:
     """Return the lines of a column's name: two if it has a space."""
     return label.split(" ", 1)
+
+
+def numbers_of(array: np.ndarray) -> list[str]:
+    """Return numbers as a table shows them: whole ones as such, others with two decimals."""
+    digits = 0 if bool((array == array.round()).all()) else 2
+    return [number(float(x), digits) for x in array]
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return parts of a sentence as a list: a, b and c."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
