@@ -433,6 +433,12 @@ def test_names_cannot_break_the_picture():
     assert {"<b>", "a&b", '"'} <= set(texts(drawn))
 
 
+def test_a_bar_in_a_name_is_no_further_step():
+    drawn = draw.attention(Q, K, X, queries=["a | b", "c", "d"])
+
+    assert tree(drawn).get("data-steps").split(" | ") == ["a ¦ b", "c", "d"]
+
+
 def linear(color):
     """Return the linear red, green and blue of a colour like #10479a."""
     parts = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
