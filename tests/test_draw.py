@@ -718,6 +718,12 @@ def test_a_table_shows_numbers_as_its_digits_say():
     assert cell(123_456_789) == "123,456,789"
 
 
+def test_a_bar_in_a_name_is_no_further_step():
+    drawn = draw.attention(Q, K, X, queries=["a | b", "c", "d"])
+
+    assert tree(drawn).get("data-steps").split(" | ") == ["a ¦ b", "c", "d"]
+
+
 def linear(color):
     """Return the linear red, green and blue of a colour like #10479a."""
     parts = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])

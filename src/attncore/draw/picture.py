@@ -51,7 +51,8 @@ class Picture:
             variables = f"--ac-ratio:{ratio};--ac-tall:{coordinate(tall_w)}px;"
         data = ""
         if self.steps:
-            names = escape(" | ".join(self.steps))
+            # A bar stands between two names, so that none may hold one.
+            names = escape(" | ".join(step.replace("|", "¦") for step in self.steps))
             now = "" if self.wide.step is None else f' data-step="{self.wide.step}"'
             data = f' data-steps="{names}"{now}'
         paper = (
