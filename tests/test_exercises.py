@@ -158,7 +158,7 @@ def test_a_merge_that_overflows_is_refused():
 
     with np.errstate(all="ignore"):
         for first in (True, False):
-            assert "NaN in your result" in verdict(EXERCISES["8.2"], onto(first))
+            assert "NaN in your result" in verdict(EXERCISES["10.2"], onto(first))
 
 
 def test_a_known_mistake_that_gives_nan_gets_its_hint():
@@ -169,7 +169,7 @@ def test_a_known_mistake_that_gives_nan_gets_its_hint():
         return features(q) @ S / (features(q) @ z)
 
     with np.errstate(all="ignore"):
-        assert "first add it" in verdict(EXERCISES["8.5"], before)
+        assert "first add it" in verdict(EXERCISES["10.5"], before)
 
 
 def test_a_rounded_answer_is_told_not_to_round():
@@ -268,7 +268,7 @@ def test_a_roofline_that_rounds_or_looks_at_the_flops_alone_is_refused():
         lambda f, b, peak, read: max(int(f / peak), b / read),
         lambda f, b, peak, read: f / peak if f > 8 else b / read,
     ):
-        assert verdict(EXERCISES["9.4"], wrong) != "correct"
+        assert verdict(EXERCISES["11.4"], wrong) != "correct"
 
 
 def test_a_merge_or_a_filter_that_works_by_luck_is_refused():
@@ -296,9 +296,9 @@ def test_a_merge_or_a_filter_that_works_by_luck_is_refused():
         return np.where(np.isin(np.arange(len(p)), kept), p, 0) / p[kept].sum()
 
     for wrong in (everywhere, as_text, round_the_end):
-        assert verdict(EXERCISES["10.3"], wrong) != "correct", wrong.__name__
+        assert verdict(EXERCISES["12.3"], wrong) != "correct", wrong.__name__
     for wrong in (fixed, strictly):
-        assert verdict(EXERCISES["10.4"], wrong) != "correct", wrong.__name__
+        assert verdict(EXERCISES["12.4"], wrong) != "correct", wrong.__name__
 
 
 def test_a_filter_may_add_up_from_either_end():
@@ -312,4 +312,4 @@ def test_a_filter_may_add_up_from_either_end():
         return np.where(before < least, p, 0) / p[before < least].sum()
 
     for right in (from_the_unlikeliest, by_what_is_likelier):
-        assert verdict(EXERCISES["10.4"], right) == "correct", right.__name__
+        assert verdict(EXERCISES["12.4"], right) == "correct", right.__name__

@@ -323,7 +323,7 @@ def test_a_moving_knob_sketches_and_a_resting_one_draws(browser, site):
 
 
 def test_a_choice_changes_the_code(browser, site):
-    live = browser(site[1] + "book/ch05_many_heads.html")
+    live = browser(site[1] + "book/ch06_many_heads.html")
     live.page.locator(".live-knobs select").select_option('"minilm_tired"')
     live.wait_for("done in")
 
@@ -355,7 +355,7 @@ def test_axe_finds_nothing_before_and_after_a_run(browser, site, scheme):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_on_tables_and_pictures(browser, site, scheme):
-    live = browser(site[1] + "book/ch08_long_sequences.html", color_scheme=scheme)
+    live = browser(site[1] + "book/ch10_long_sequences.html", color_scheme=scheme)
     context = {"include": [["table.ac-table"], ["svg.ac-picture"], [".picture-steps"]]}
     found = Axe().run(live.page, context=context).response
     problems = [(rule["id"], rule["nodes"][0]["target"]) for rule in found["violations"]]

@@ -19,7 +19,7 @@ FRONT = "book/index.html"
 COLORED = [
     "book/ch02_scaled_dot_product.html",
     "book/ch04_self_and_cross_attention.html",
-    "book/ch06_kv_cache.html",
+    "book/ch08_kv_cache.html",
 ]
 # Of what a selector finds inside the first picture: one property of each.
 STYLES = """([selector, property]) =>
@@ -206,7 +206,7 @@ def test_a_run_draws_the_readers_own_numbers(browser, site):
 
 
 def test_plots_are_inverted_in_dark_mode_but_not_photographs_and_not_on_paper(browser, site):
-    page = browser(f"{site}/book/ch11_vision.html", color_scheme="dark").page
+    page = browser(f"{site}/book/ch13_vision.html", color_scheme="dark").page
     look = "images => [...new Set(images.map(i => getComputedStyle(i).filter))]"
     every = page.locator(".cell_output img")
     photographs = page.locator(".cell.tag_photo .cell_output img")

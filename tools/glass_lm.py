@@ -1,4 +1,4 @@
-"""Chapter 6's experiment on a model made by others: write with a cache, and reading all anew.
+"""Chapter 8's experiment on a model made by others: write with a cache, and reading all anew.
 
     python tools/glass_lm.py "Alice was beginning to"    write on, both ways, in float32
     python tools/glass_lm.py --check                     a fixed prompt in float64; compare

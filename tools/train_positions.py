@@ -25,7 +25,7 @@ import torch
 from kept_models import keep
 from myst_nb.core.read import read_myst_markdown_notebook
 
-PAGE = Path(__file__).resolve().parent.parent / "book/ch07_positions.md"
+PAGE = Path(__file__).resolve().parent.parent / "book/ch09_positions.md"
 KINDS = ("none", "learned", "sinusoidal", "ALiBi", "T5", "Transformer-XL", "RoPE")
 STEPS = (50, 100, 150, 200, 250, 300)
 BITS = 4

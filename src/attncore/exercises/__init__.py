@@ -7,13 +7,13 @@ from attncore.exercises import (
     chapter2,
     chapter3,
     chapter4,
-    chapter5,
     chapter6,
-    chapter7,
     chapter8,
     chapter9,
     chapter10,
     chapter11,
+    chapter12,
+    chapter13,
     front,
 )
 from attncore.exercises.exercise import Exercise, verdict
@@ -24,13 +24,13 @@ EXERCISES: dict[str, Exercise] = {
     **chapter2.EXERCISES,
     **chapter3.EXERCISES,
     **chapter4.EXERCISES,
-    **chapter5.EXERCISES,
     **chapter6.EXERCISES,
-    **chapter7.EXERCISES,
     **chapter8.EXERCISES,
     **chapter9.EXERCISES,
     **chapter10.EXERCISES,
     **chapter11.EXERCISES,
+    **chapter12.EXERCISES,
+    **chapter13.EXERCISES,
 }
 
 

@@ -1,152 +1,178 @@
-"""Exercises of chapter 10: a language model."""
+"""Exercises of chapter 10: long sequences."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import numpy as np
 
 from attncore.exercises.exercise import Exercise
+from attncore.long.linear import features
 
-_P = np.array([0.05, 0.4, 0.1, 0.25, 0.2])
-_EXACT = np.array([1, 16, 3, 4, 8]) / 32  # its sums have no rounding
-_THEN = np.array([[0.3, 0.4, 0.3], [0.05, 0.05, 0.9], [0.2, 0.6, 0.2]])
-
-
-def _merge(ids: list[int], a: int, b: int, new: int) -> list[int]:
-    out: list[int] = []
-    for n in ids:
-        if n == b and out[-1:] == [a]:
-            out[-1] = new
-        else:
-            out.append(n)
-    return out
+_rng = np.random.default_rng(8)
 
 
-def _from_the_right(ids: list[int], a: int, b: int, new: int) -> list[int]:
-    return _merge(ids[::-1], b, a, new)[::-1]
+def _half(largest: float) -> tuple[float, float, np.ndarray]:
+    """Return what one processor gives: the largest score, the two sums."""
+    weights = np.exp(_rng.normal(size=5))
+    return largest, weights.sum(), weights @ _rng.normal(size=(5, 3))
 
 
-def _either_way(ids: list[int], a: int, b: int, new: int) -> list[int]:
-    out: list[int] = []
-    for n in ids:
-        if (*out[-1:], n) in ((a, b), (b, a)):
-            out[-1] = new
-        else:
-            out.append(n)
-    return out
+_HALVES = tuple((*_half(first), *_half(second)) for first, second in ((0.3, 1.7), (2.0, -1.0)))
+# These overflow unless the larger one is taken off both, whichever half it is in.
+_FAR = tuple((*_half(a), *_half(b)) for a, b in ((1000.0, 1001.0), (1000.0, 0.0), (0.0, 1000.0)))
 
 
-def _top_p(p: np.ndarray, least: float) -> np.ndarray:
-    order = np.argsort(-p)
-    before = np.append(0, np.cumsum(p[order])[:-1])
-    return _kept(p, np.isin(np.arange(len(p)), order[before < least]))
+def _merge(
+    m1: float, total1: float, out1: np.ndarray, m2: float, total2: float, out2: np.ndarray
+) -> np.ndarray:
+    a, b = np.exp(m1 - max(m1, m2)), np.exp(m2 - max(m1, m2))
+    return (a * out1 + b * out2) / (a * total1 + b * total2)
 
 
-def _kept(p: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    return np.where(keep, p, 0) / p[keep].sum()
+def _apart(out1: np.ndarray, total1: float, out2: np.ndarray, total2: float) -> np.ndarray:
+    return (out1 / total1 + out2 / total2) / 2
 
 
-def _before(p: np.ndarray) -> np.ndarray:
-    """Return the probability of all tokens that are likelier."""
-    return np.array([p[p > x].sum() for x in p])
+def _longformer(T: int, half: int, tokens: list[int]) -> np.ndarray:
+    i = np.arange(T)
+    wide = np.isin(i, tokens)
+    return (abs(i[:, None] - i) <= half) | wide[:, None] | wide
 
 
-def _likeliest(first: np.ndarray, then: np.ndarray) -> list[int]:
-    both = first[:, None] * then
-    return [int(n) for n in np.unravel_index(both.argmax(), both.shape)]
+def _with(
+    change: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> Callable[[int, int, list[int]], np.ndarray]:
+    """Return a mask that joins the window, and who is global, in another way."""
+
+    def wrong(T: int, half: int, tokens: list[int]) -> np.ndarray:
+        i = np.arange(T)
+        return change(abs(i[:, None] - i) <= half, np.isin(i, tokens))
+
+    return wrong
+
+
+_D, _E = 4, 3
+_PAST = features(np, _rng.normal(size=(6, _D)))
+_STEP = (
+    _PAST.T @ _rng.normal(size=(6, _E)),
+    _PAST.sum(axis=0),
+    *(_rng.normal(size=width) for width in (_D, _D, _E)),
+)
+_FIRST = (np.zeros((_D, _E)), np.zeros(_D), *(_rng.normal(size=width) for width in (_D, _D, _E)))
+
+
+def _step(S: np.ndarray, z: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    q, k = features(np, q), features(np, k)
+    return q @ (S + np.outer(k, v)) / (q @ (z + k))
 
 
 EXERCISES = {
     "10.1": Exercise(
-        solve=lambda: math.log2(50_257),
+        solve=lambda: 24,
         mistakes=(
-            (lambda: math.log(50_257), "that is in nats: divide by log 2"),
-            (lambda: math.log10(50_257), "bits are logarithms to base 2"),
-            (lambda: math.log(50_257) * math.log(2), "divide by log 2, do not multiply"),
-            (lambda: 50_257, "that is the perplexity: take its logarithm"),
+            (lambda: 16, "that is the window alone"),
+            (lambda: 20, "a global token sees all, and is seen by all: a row and a column"),
+            (lambda: 27, "pairs that the window keeps already are counted twice"),
+            (lambda: 28, "pairs that the window keeps already count once"),
+            (lambda: 3, "that is what both keep; a pair counts if either keeps it"),
+            (lambda: 36, "that is every pair"),
         ),
     ),
     "10.2": Exercise(
-        solve=lambda nats, tokens, characters: nats * tokens / math.log(2) / characters,
-        cases=((4.5, 470, 1000), (2.4, 1000, 1000), (3.0, 10, 35)),
+        solve=_merge,
+        cases=(*_HALVES, *_FAR),
         mistakes=(
-            (lambda nats, tokens, characters: nats * tokens / characters, "that is in nats"),
             (
-                lambda nats, tokens, characters: nats / math.log(2),
-                "that is for each token: spread the total over the characters",
+                lambda m1, total1, out1, m2, total2, out2: (out1 + out2) / (total1 + total2),
+                "the halves have taken off different largest scores: make them the same first",
             ),
             (
-                lambda nats, tokens, characters: nats * characters / tokens / math.log(2),
-                "fewer tokens must give fewer bits: the ratio is upside down",
+                lambda m1, total1, out1, m2, total2, out2: _apart(out1, total1, out2, total2),
+                "the halves do not weigh the same: add the sums, then divide",
             ),
             (
-                lambda nats, tokens, characters: nats / characters / math.log(2),
-                "nats is a mean: the total is nats times tokens",
+                lambda m1, total1, out1, m2, total2, out2: _merge(
+                    -m1, total1, out1, -m2, total2, out2
+                ),
+                "the half with the smaller scores is the one that fades",
+            ),
+            (
+                lambda m1, total1, out1, m2, total2, out2: (
+                    np.exp(m1 - max(m1, m2)) * out1 + np.exp(m2 - max(m1, m2)) * out2
+                ),
+                "divide by the sum of the weights, faded in the same way",
             ),
         ),
     ),
     "10.3": Exercise(
-        solve=_merge,
-        cases=(
-            ([1, 2, 3, 1, 2, 1], 1, 2, 9),
-            ([5, 5, 5, 2, 5, 5], 5, 5, 8),
-            ([3, 1, 1, 2, 2], 1, 2, 7),
-            ([2, 1, 2], 1, 2, 9),
-            ([2, 11, 2, 3, 1], 1, 2, 9),
-            ([4], 4, 4, 6),
-            ([], 1, 2, 9),
-        ),
+        solve=lambda: 15,
         mistakes=(
-            (_from_the_right, "of three in a row the first two become one: go from left to right"),
-            (_either_way, "b followed by a is another pair: the order counts"),
-            (
-                lambda ids, a, b, new: [b if n == new else n for n in _merge(ids, a, b, new)],
-                "a pair becomes the new number, not one of its own",
-            ),
+            (lambda: 13, "a window of 8 counts the token itself: it goes back 7"),
+            (lambda: 12.5, "a window of 8 counts the token itself, and layers come whole"),
+            (lambda: 14, "14 layers go back 98 tokens"),
+            (lambda: 100 / 7, "layers come whole"),
+            (lambda: 25, "that is for 4 on each side; a causal window looks back only"),
         ),
     ),
     "10.4": Exercise(
-        solve=_top_p,
-        cases=((_P, 0.5), (_EXACT, 0.5), (_P, 0.9), (_P[::-1], 0.7)),
+        solve=_longformer,
+        cases=((7, 1, [2]), (9, 2, []), (8, 0, [0, 5])),
         mistakes=(
+            (_with(lambda near, wide: near), "the global tokens are missing"),
+            (_with(lambda near, wide: near | wide), "global tokens see all, too: their rows"),
             (
-                lambda p, least: np.where(_before(p) < least, p, 0),
-                "what is kept must sum to 1: divide by the sum",
+                _with(lambda near, wide: near | wide[:, None]),
+                "all see them, too: the columns",
             ),
             (
-                lambda p, least: _kept(p, _before(p) + p <= max(least, p.max())),
-                "the token that crosses is kept too",
+                _with(lambda near, wide: near & (wide | wide[:, None])),
+                "join with or: a pair is kept if either the window or a global token keeps it",
+            ),
+            (_with(lambda near, wide: wide | wide[:, None]), "the window is missing"),
+            (
+                _with(lambda near, wide: ~(near | wide | wide[:, None])),
+                "true means may attend: yours is the other way round",
             ),
             (
-                lambda p, least: _kept(p, np.cumsum(p) - p < least),
-                "start from the likeliest: the probabilities come in any order",
-            ),
-            (
-                lambda p, least: np.sort(_top_p(p, least))[::-1],
-                "each probability must stay in its token's place",
+                _with(lambda near, wide: np.tril(near | wide | wide[:, None])),
+                "nothing said the mask is causal",
             ),
         ),
     ),
     "10.5": Exercise(
-        solve=_likeliest,
-        cases=(
-            (np.array([0.5, 0.4, 0.1]), _THEN),
-            (np.array([0.2, 0.1, 0.7]), _THEN),
-            (np.array([0.35, 0.25, 0.4]), _THEN),
-        ),
+        solve=_step,
+        cases=(_STEP, _FIRST),
         mistakes=(
             (
-                lambda first, then: [first.argmax(), then[first.argmax()].argmax()],
-                "that is greedy: a less likely first token may be followed by a surer one",
+                lambda S, z, q, k, v: features(np, q) @ (S + np.outer(features(np, k), v)),
+                "divide by phi(q) times the sum of the features",
             ),
             (
-                lambda first, then: _likeliest(np.ones(3), then),
-                "the first token has a probability too",
+                lambda S, z, q, k, v: (
+                    q @ (S + np.outer(features(np, k), v)) / (q @ (z + features(np, k)))
+                ),
+                "the query goes through phi too",
             ),
             (
-                lambda first, then: _likeliest(first, then)[::-1],
-                "the first token comes first",
+                lambda S, z, q, k, v: (
+                    features(np, q) @ (S + np.outer(k, v)) / (features(np, q) @ (z + k))
+                ),
+                "the key goes through phi too",
+            ),
+            (
+                lambda S, z, q, k, v: (
+                    features(np, q) @ (S + np.outer(features(np, k), v)) / (features(np, q) @ z)
+                    if z.any()
+                    else v * np.inf
+                ),
+                "the new key belongs in z too",
+            ),
+            (
+                lambda S, z, q, k, v: (
+                    features(np, q) @ S / (features(np, q) @ z) if z.any() else v * np.nan
+                ),
+                "the token sees itself too: first add it to both sums, then ask",
             ),
         ),
     ),

@@ -1,120 +1,106 @@
-"""Exercises of chapter 11: vision."""
+"""Exercises of chapter 11: cost."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from attncore.core.softmax import softmax
+from attncore.cost import MODELS, kv_bytes, params
 from attncore.exercises.exercise import Exercise
-from attncore.images import patches
 
-_rng = np.random.default_rng(11)
-_SQUARE, _WIDE = _rng.normal(size=(6, 6)), _rng.normal(size=(6, 9))
-_ORDERS = tuple(_rng.permutation(n) for n in (5, 7))
-_MAPS = softmax(_rng.normal(size=(3, 13, 13)))  # (H, 1 + T, 1 + T), 3 rows of 4 patches
-_MAPS_5 = softmax(_rng.normal(size=(2, 11, 11)))
-_WORDS, _WORDS_6 = softmax(_rng.normal(size=(2, 12))), softmax(_rng.normal(size=(3, 24)))
-
-
-def _cls_map(weights: np.ndarray, columns: int) -> np.ndarray:
-    seen = weights[:, 0, 1:].mean(axis=0)
-    return (seen / seen.sum()).reshape(-1, columns)
-
-
-def _mean_of_shares(weights: np.ndarray) -> np.ndarray:
-    """Divide in each head: CLS's weight for itself then counts too."""
-    seen = weights[:, 0, 1:]
-    return (seen / seen.sum(axis=1, keepdims=True)).mean(axis=0)
-
-
-def _places(Tk: int, columns: int) -> np.ndarray:
-    return np.array([divmod(j, columns) for j in range(Tk)])
-
+_LLAMA = MODELS["Llama 3 8B"]
+_RATIO = 2 * params(_LLAMA) / kv_bytes(_LLAMA, 8192)  # weights over the cache of one text
 
 EXERCISES = {
     "11.1": Exercise(
-        solve=lambda: 65**2,
+        solve=lambda: (2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336) / 1e6,
         mistakes=(
-            (lambda: 64**2, "the extra row CLS attends and is attended to as well"),
-            (lambda: 64, "that is the number of patches; CLS is a token too, and all score all"),
-            (lambda: 64 * 65, "CLS is a query and a key: it asks too, and is asked"),
-            (lambda: 64**2 + 1, "CLS scores every token, and every token scores CLS"),
-            (lambda: 65, "that is the number of tokens; each of them scores every one"),
-            (lambda: (32 * 32) ** 2, "that is a score for each pair of pixels, not of patches"),
-            (lambda: 65**2 * 3, "channels lie inside a patch: they are not tokens"),
-            (lambda: (32 // 4 + 1) ** 2, "8 patches go across, and as many down"),
+            (
+                lambda: (4 * 4096**2 + 3 * 4096 * 14336) / 1e6,
+                "there are 8 key and value heads: those maps are 1024 wide",
+            ),
+            (
+                lambda: (2 * 4096**2 + 2 * 4096 * 1024 + 2 * 4096 * 14336) / 1e6,
+                "a gated network has three maps",
+            ),
+            (
+                lambda: (4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336) / 1e6,
+                "the output map is missing",
+            ),
+            (
+                lambda: 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336,
+                "the answer is wanted in millions",
+            ),
+            (
+                lambda: params(_LLAMA) / 32 / 1e6,
+                "the tables are no part of a block: count its maps",
+            ),
         ),
     ),
     "11.2": Exercise(
-        solve=lambda image, size: patches(image[..., None], size),
-        cases=((_SQUARE, 2), (_WIDE, 3), (_SQUARE, 3)),
+        solve=lambda T, d: 24 * T * d**2 + 4 * T**2 * d,
+        cases=((5, 3), (2, 7), (1, 1)),
         mistakes=(
             (
-                lambda image, size: image.reshape(-1, size**2),
-                "reshape alone cuts strips of one row of pixels, not squares",
+                lambda T, d: 12 * T * d**2 + 2 * T**2 * d,
+                "a multiplication and its addition count as two",
             ),
-            (
-                lambda image, size: patches(image.T[..., None], size),
-                "squares and pixels go down first; they should go across first",
-            ),
-            (
-                lambda image, size: (
-                    patches(image[..., None], size)
-                    .reshape(-1, size, size)
-                    .swapaxes(1, 2)
-                    .reshape(-1, size**2)
-                ),
-                "the squares are right, but the pixels inside go down first",
-            ),
+            (lambda T, d: 24 * T * d**2, "scores and averages are missing"),
+            (lambda T, d: 24 * T * d**2 + 2 * T**2 * d, "scores and averages are two products"),
+            (lambda T, d: 8 * T * d**2 + 4 * T**2 * d, "the network is missing"),
+            (lambda T, d: 24 * d**2 + 4 * T * d, "that is for one token: there are T"),
+            (lambda T, d: 14 * T * d**2 + 4 * T**2 * d, "attention has four maps"),
         ),
     ),
     "11.3": Exercise(
-        solve=np.argsort,
-        cases=tuple((order,) for order in _ORDERS),
+        solve=lambda: int(_RATIO) + 1,
         mistakes=(
-            (lambda order: order, "that shuffles a second time"),
-            (lambda order: order[::-1], "reading the order backwards does not undo it"),
-            (lambda order: np.arange(len(order)), "that leaves the patches as they are"),
+            (lambda: _RATIO, "there is no part of a text: the next whole number"),
+            (lambda: int(_RATIO), "so many caches take a little less than the weights"),
+            (lambda: int(_RATIO / 2) + 1, "weights are in 16 bits too: two bytes each"),
+            (lambda: int(_RATIO / 4) + 1, "there are 8 key and value heads, not 32"),
+            (lambda: int(_RATIO * 2) + 1, "keys are not all: values are kept too"),
         ),
     ),
     "11.4": Exercise(
-        solve=_cls_map,
-        cases=((_MAPS, 4), (_MAPS_5, 5), (_MAPS, 3)),
+        solve=lambda f, b, peak, read: max(f / peak, b / read),
+        cases=(
+            (6.0, 5.0, 2.0, 1.0),
+            (9.0, 2.0, 3.0, 4.0),
+            (1.0, 1.0, 8.0, 8.0),
+            (7.0, 2.0, 2.0, 4.0),  # of a quotient that is not whole
+            (20.0, 90.0, 5.0, 3.0),  # bytes count, though FLOPs are many
+        ),
         mistakes=(
             (
-                lambda weights, columns: weights[:, 0, 1:].mean(axis=0).reshape(-1, columns),
-                "the sum is not 1: CLS keeps some weight for itself",
+                lambda f, b, peak, read: f / peak + b / read,
+                "reading and computing can go on at once: do not add",
             ),
             (
-                lambda weights, columns: _mean_of_shares(weights).reshape(-1, columns),
-                "take the mean over heads first, then divide once",
+                lambda f, b, peak, read: min(f / peak, b / read),
+                "the job is done when the slower of the two is",
             ),
+            (lambda f, b, peak, read: f / peak, "reading takes time too"),
+            (lambda f, b, peak, read: b / read, "computing takes time too"),
             (
-                lambda weights, columns: _cls_map(weights.swapaxes(1, 2), columns),
-                "column 0 is who attends to CLS; the row is where CLS attends",
-            ),
-            (
-                lambda weights, columns: _cls_map(weights[:1], columns),
-                "that is the first head alone: take the mean over heads",
+                lambda f, b, peak, read: min(peak, f / b * read),
+                "that is the speed under the roof, not the time",
             ),
         ),
     ),
     "11.5": Exercise(
-        solve=lambda weights, columns: weights @ _places(weights.shape[1], columns),
-        cases=((_WORDS, 4), (_WORDS_6, 6), (_WORDS_6, 8)),
+        solve=lambda: 200,
         mistakes=(
-            (
-                lambda weights, columns: (weights @ _places(weights.shape[1], columns))[:, ::-1],
-                "row first, then column",
-            ),
-            (
-                lambda weights, columns: _places(weights.shape[1], columns)[weights.argmax(axis=1)],
-                "that is the place of the largest weight; the average is asked for",
-            ),
-            (
-                lambda weights, columns: weights @ (_places(weights.shape[1], columns) + 1),
-                "rows and columns are counted from 0",
-            ),
+            (lambda: 400, "each weight has two bytes, but also two FLOPs for each text"),
+            (lambda: 100, "each weight has two FLOPs for each text, but also two bytes"),
+            (lambda: 50, "16 bits are two bytes, and a multiplication and an addition two FLOPs"),
+        ),
+    ),
+    "11.6": Exercise(
+        solve=lambda: 6 * 124e6 * 1e10 / 5e13 / 3600,
+        mistakes=(
+            (lambda: 2 * 124e6 * 1e10 / 5e13 / 3600, "two is forward alone; backward is four more"),
+            (lambda: 4 * 124e6 * 1e10 / 5e13 / 3600, "four is backward alone; forward is two more"),
+            (lambda: 6 * 124e6 * 1e10 / 5e13, "those are seconds"),
+            (lambda: 6 * 124e6 * 1e10 / 5e13 / 60, "those are minutes"),
+            (lambda: 6 * 124e6 * 1e10 / 5e13 / 86400, "those are days"),
         ),
     ),
 }

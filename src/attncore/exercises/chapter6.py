@@ -1,4 +1,4 @@
-"""Exercises of chapter 6: the KV cache."""
+"""Exercises of chapter 6: many heads."""
 
 from __future__ import annotations
 
@@ -7,66 +7,80 @@ import numpy as np
 from attncore.core.attention import attention
 from attncore.exercises.exercise import Exercise
 
-_rng = np.random.default_rng(6)
-_Q, _K_NEW, _V_NEW = (_rng.normal(size=(1, width)) for width in (4, 4, 3))
-_K, _V = _rng.normal(size=(6, 4)), _rng.normal(size=(6, 3))
-_LONG = tuple(_rng.normal(size=(rows, 7)) for rows in (1, 1, 1, 40, 40))  # another width too
+_rng = np.random.default_rng(5)
+_X = _rng.normal(size=(5, 12))
+_HEADS = _rng.normal(size=(3, 5, 2))  # (H, T, E)
+_W_O = _rng.normal(size=(6, 7))
+_WIDER = _rng.normal(size=(2, 4, 3))
+_Q = _rng.normal(size=(6, 4, 5))  # H = 6
+_K, _V = _rng.normal(size=(2, 3, 7, 5))  # G = 3
 
 
-def _step(q: np.ndarray, k: np.ndarray, v: np.ndarray, K: np.ndarray, V: np.ndarray) -> np.ndarray:
-    return attention(q, np.concatenate([K, k]), np.concatenate([V, v]))
+def _split(x: np.ndarray, H: int) -> np.ndarray:
+    return x.reshape(len(x), H, -1).swapaxes(0, 1)
 
 
 EXERCISES = {
     "6.1": Exercise(
-        solve=lambda: 96,
+        solve=lambda: 2 * 32**2 + 2 * 32 * 16,
         mistakes=(
-            (lambda: 48, "keys and values are both kept, and 16 bits are 2 bytes"),
-            (lambda: 24, "keys and values are both kept, at 2 bytes for each number"),
-            (lambda: 192, "16 bits are 2 bytes, not 4"),
-            (lambda: 4, "every layer has a cache of its own"),
-            (lambda: 96 * 2**20, "that is in bytes; a MiB is 2 to the 20 of them"),
+            (lambda: 4 * 32**2, "that is with 4 key and value heads; here there are 2"),
+            (lambda: 2 * 32**2 + 2 * 2 * 8, "each map to keys or values reads all 32 features"),
+            (lambda: 2 * 32**2 + 32 * 16, "keys and values have a map each"),
+            (lambda: 32**2 + 2 * 32 * 16, "the output map is missing"),
         ),
     ),
     "6.2": Exercise(
-        solve=lambda: 735,
+        solve=_split,
+        cases=((_X, 3), (_X, 4), (_X[:2], 6)),
         mistakes=(
-            (lambda: 39, "that is with a cache"),
-            (lambda: 775, "the last new token is never read"),
-            (lambda: 765, "the first new token needs only the 10 of the prompt"),
-            (lambda: 300, "the text grows by one token at each step"),
+            (
+                lambda x, H: x.reshape(H, len(x), -1),
+                "that cuts the numbers in memory order: each head gets pieces of several words",
+            ),
+            (
+                lambda x, H: x.reshape(len(x), -1, H).transpose(2, 0, 1),
+                "head 0 has features 0, H, 2H, ...; it should have the first D",
+            ),
         ),
     ),
     "6.3": Exercise(
-        solve=_step,
-        cases=((_Q, _K_NEW, _V_NEW, _K, _V), (_Q, _K_NEW, _V_NEW, _K[:1], _V[:1]), _LONG),
+        solve=lambda heads, W_O: np.concatenate(list(heads), axis=1) @ W_O,
+        cases=((_HEADS, _W_O), (_WIDER, _W_O)),
         mistakes=(
             (
-                lambda q, k, v, K, V: attention(q, K, V),
-                "the new token attends to itself too: append first, then attend",
+                lambda heads, W_O: heads.reshape(heads.shape[1], -1) @ W_O,
+                "reshape mixes words and heads: lay the heads of one word side by side",
             ),
-            (lambda q, k, v, K, V: attention(q, k, v), "the past is missing"),
             (
-                lambda q, k, v, K, V: attention(q, np.concatenate([K[1:], k]), [*V[1:], *v]),
-                "the oldest token is missing: nothing said there is a window",
+                lambda heads, W_O: np.concatenate(list(heads[::-1]), axis=1) @ W_O,
+                "the heads are in reverse order",
+            ),
+            (
+                lambda heads, W_O: heads.transpose(1, 2, 0).reshape(heads.shape[1], -1) @ W_O,
+                "the features of the heads alternate; each head's should stay together",
             ),
         ),
     ),
     "6.4": Exercise(
-        solve=lambda: 6144,
+        solve=lambda: 3,
         mistakes=(
-            (lambda: 12288, "attention needs two products, scores and mixing: 4 T d, not 2 T d"),
-            (lambda: 3072, "a multiplication and an addition for each number of the maps: 24 d d"),
-            (lambda: 512, "that is one map; those of a layer hold 12 d d numbers"),
-            (lambda: 2048, "that is the four maps of attention; with the network it is 12 d d"),
+            (lambda: 5, "13 modulo 8 deals the heads out like cards; neighbours share one"),
+            (lambda: 3.25, "a head has a whole number: leave out the remainder"),
+            (lambda: 4, "13 divided by 4 is 3 and a bit, and heads are counted from 0"),
+            (lambda: 13, "there are only 8 key and value heads"),
         ),
     ),
     "6.5": Exercise(
-        solve=lambda: 2,
+        solve=attention,
+        cases=((_Q, _K, _V), (_Q[:3], _K, _V), (_Q, _K[:1], _V[:1])),
         mistakes=(
-            (lambda: 3, "divide by 5 and take what is left over; token 0 lies in slot 0"),
-            (lambda: 12, "take off 5 as often as it goes: there are only slots 0 to 4"),
-            (lambda: 17, "there are only 5 slots"),
+            (
+                lambda q, k, v: attention(
+                    q, np.tile(k, (len(q) // len(k), 1, 1)), np.tile(v, (len(q) // len(v), 1, 1))
+                ),
+                "tile deals the heads out in turn; neighbouring query heads share one: repeat",
+            ),
         ),
     ),
 }

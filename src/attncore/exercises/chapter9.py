@@ -1,106 +1,109 @@
-"""Exercises of chapter 9: cost."""
+"""Exercises of chapter 9: positions."""
 
 from __future__ import annotations
 
-from attncore.cost import MODELS, kv_bytes, params
-from attncore.exercises.exercise import Exercise
+import math
 
-_LLAMA = MODELS["Llama 3 8B"]
-_RATIO = 2 * params(_LLAMA) / kv_bytes(_LLAMA, 8192)  # weights over the cache of one text
+import numpy as np
+
+from attncore.exercises.exercise import Exercise
+from attncore.positions import rope
+
+_rng = np.random.default_rng(7)
+_X, _T = _rng.normal(size=(5, 6)), np.array([0, 1, 2, 7, 40])
+_LATER = _rng.normal(size=(3, 8)), np.arange(100, 103)
+_W = _rng.normal(size=(5, 8))
+_NARROW = _rng.normal(size=(7, 6))
+
+
+def _straight(slope: float, Tq: int, Tk: int) -> np.ndarray:
+    return -slope * abs(np.arange(Tk - Tq, Tk)[:, None] - np.arange(Tk))
+
+
+def _turn(x: np.ndarray, t: np.ndarray, speeds: np.ndarray) -> np.ndarray:
+    a, b = np.split(x, 2, axis=1)
+    angle = t[:, None] * speeds
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=1)
+
 
 EXERCISES = {
     "9.1": Exercise(
-        solve=lambda: (2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336) / 1e6,
+        solve=lambda: 200 * math.pi,
         mistakes=(
-            (
-                lambda: (4 * 4096**2 + 3 * 4096 * 14336) / 1e6,
-                "there are 8 key and value heads: those maps are 1024 wide",
-            ),
-            (
-                lambda: (2 * 4096**2 + 2 * 4096 * 1024 + 2 * 4096 * 14336) / 1e6,
-                "a gated network has three maps",
-            ),
-            (
-                lambda: (4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336) / 1e6,
-                "the output map is missing",
-            ),
-            (
-                lambda: 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336,
-                "the answer is wanted in millions",
-            ),
-            (
-                lambda: params(_LLAMA) / 32 / 1e6,
-                "the tables are no part of a block: count its maps",
-            ),
+            (lambda: 100.0, "that is a turn of 1 radian; all round is 2 pi of them"),
+            (lambda: 20 * math.pi, "the exponent is 2i / d, not i / d"),
+            (lambda: math.pi / 50, "that is the speed times 2 pi; divide by the speed"),
+            (lambda: 100 * math.pi, "half a turn is not the whole"),
+            (lambda: 628.0, "do not round to 628: the period is no whole number"),
+            (lambda: 629.0, "do not round up to 629: the period is no whole number"),
+            (lambda: 628.3, "do not round to 628.3: give 2 pi times 100 in full"),
+            (lambda: 628.32, "do not round to 628.32: give 2 pi times 100 in full"),
         ),
     ),
     "9.2": Exercise(
-        solve=lambda T, d: 24 * T * d**2 + 4 * T**2 * d,
-        cases=((5, 3), (2, 7), (1, 1)),
+        solve=_straight,
+        cases=((0.5, 4, 4), (0.25, 2, 5), (1.0, 1, 3)),
         mistakes=(
             (
-                lambda T, d: 12 * T * d**2 + 2 * T**2 * d,
-                "a multiplication and its addition count as two",
+                lambda m, Tq, Tk: -m * abs(np.arange(Tq)[:, None] - np.arange(Tk)),
+                "with fewer queries than keys the queries are the last positions",
             ),
-            (lambda T, d: 24 * T * d**2, "scores and averages are missing"),
-            (lambda T, d: 24 * T * d**2 + 2 * T**2 * d, "scores and averages are two products"),
-            (lambda T, d: 8 * T * d**2 + 4 * T**2 * d, "the network is missing"),
-            (lambda T, d: 24 * d**2 + 4 * T * d, "that is for one token: there are T"),
-            (lambda T, d: 14 * T * d**2 + 4 * T**2 * d, "attention has four maps"),
+            (
+                lambda m, Tq, Tk: -_straight(m, Tq, Tk),
+                "that favours far keys: the sign is wrong",
+            ),
+            (
+                lambda m, Tq, Tk: m * (np.arange(Tk) - np.arange(Tk - Tq, Tk)[:, None]),
+                "keys in the future are favoured: take the absolute distance",
+            ),
         ),
     ),
     "9.3": Exercise(
-        solve=lambda: int(_RATIO) + 1,
+        solve=rope,
+        cases=((_X, _T), _LATER),
         mistakes=(
-            (lambda: _RATIO, "there is no part of a text: the next whole number"),
-            (lambda: int(_RATIO), "so many caches take a little less than the weights"),
-            (lambda: int(_RATIO / 2) + 1, "weights are in 16 bits too: two bytes each"),
-            (lambda: int(_RATIO / 4) + 1, "there are 8 key and value heads, not 32"),
-            (lambda: int(_RATIO * 2) + 1, "keys are not all: values are kept too"),
+            (
+                lambda x, t: rope(x, t, pairing="interleaved"),
+                "those are pairs of neighbours: half-split pairs i and D / 2 + i",
+            ),
+            (lambda x, t: rope(x, -t), "that turns the other way: check the signs of the sine"),
+            (
+                lambda x, t: rope(x, np.arange(len(x))),
+                "use the positions given, which need not begin at 0",
+            ),
+            (
+                lambda x, t: _turn(x, t, 10000.0 ** (-np.arange(x.shape[1] // 2) / x.shape[1])),
+                "the exponent is 2i / D, not i / D",
+            ),
         ),
     ),
     "9.4": Exercise(
-        solve=lambda f, b, peak, read: max(f / peak, b / read),
-        cases=(
-            (6.0, 5.0, 2.0, 1.0),
-            (9.0, 2.0, 3.0, 4.0),
-            (1.0, 1.0, 8.0, 8.0),
-            (7.0, 2.0, 2.0, 4.0),  # of a quotient that is not whole
-            (20.0, 90.0, 5.0, 3.0),  # bytes count, though FLOPs are many
-        ),
+        solve=lambda W: np.concatenate([W[:, 0::2], W[:, 1::2]], axis=1),
+        cases=((_W,), (_NARROW,)),
         mistakes=(
             (
-                lambda f, b, peak, read: f / peak + b / read,
-                "reading and computing can go on at once: do not add",
+                lambda W: W.reshape(len(W), 2, -1).swapaxes(1, 2).reshape(W.shape),
+                "that is the way back, from half-split to interleaved",
             ),
             (
-                lambda f, b, peak, read: min(f / peak, b / read),
-                "the job is done when the slower of the two is",
+                lambda W: np.concatenate([W[0::2], W[1::2]]),
+                "features of the query are columns of W, as Q = XW",
             ),
-            (lambda f, b, peak, read: f / peak, "reading takes time too"),
-            (lambda f, b, peak, read: b / read, "computing takes time too"),
             (
-                lambda f, b, peak, read: min(peak, f / b * read),
-                "that is the speed under the roof, not the time",
+                lambda W: np.concatenate([W[:, 1::2], W[:, 0::2]], axis=1),
+                "the first of each pair goes to the first half",
             ),
         ),
     ),
     "9.5": Exercise(
-        solve=lambda: 200,
+        solve=lambda: np.array([12, 13, 14]),
         mistakes=(
-            (lambda: 400, "each weight has two bytes, but also two FLOPs for each text"),
-            (lambda: 100, "each weight has two FLOPs for each text, but also two bytes"),
-            (lambda: 50, "16 bits are two bytes, and a multiplication and an addition two FLOPs"),
-        ),
-    ),
-    "9.6": Exercise(
-        solve=lambda: 6 * 124e6 * 1e10 / 5e13 / 3600,
-        mistakes=(
-            (lambda: 2 * 124e6 * 1e10 / 5e13 / 3600, "two is forward alone; backward is four more"),
-            (lambda: 4 * 124e6 * 1e10 / 5e13 / 3600, "four is backward alone; forward is two more"),
-            (lambda: 6 * 124e6 * 1e10 / 5e13, "those are seconds"),
-            (lambda: 6 * 124e6 * 1e10 / 5e13 / 60, "those are minutes"),
-            (lambda: 6 * 124e6 * 1e10 / 5e13 / 86400, "those are days"),
+            (lambda: np.array([5, 6, 7]), "the ring holds 5, but 12 words came before"),
+            (lambda: np.array([2, 3, 4]), "those are slots of the ring; a position never wraps"),
+            (lambda: np.array([0, 1, 2]), "these words are not the first of the text"),
+            (lambda: np.array([13, 14, 15]), "positions are counted from 0"),
+            (lambda: np.array([11, 12, 13]), "position 11 is taken: 12 words are 0 to 11"),
         ),
     ),
 }

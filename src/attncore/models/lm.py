@@ -71,7 +71,7 @@ class DecoderParts:
         caches
             One per layer, from :meth:`new_caches`: `tokens` then follow those cached.
         causal
-            False lets every token see the future. It takes no caches; chapter 6 shows why.
+            False lets every token see the future. It takes no caches; chapter 8 shows why.
         left_padding
             Integers `(B,)`: with how much padding each row begins, as :meth:`encode_batch` returns
             it. Nothing attends to it, and positions count from the token after it, so that each
