@@ -343,11 +343,7 @@ def _tall(s: Scene, p: Parts, y: float) -> tuple[Box, Box, Box]:
         weights.top,
         role="weights",
     )
-    s.text(
-        ((scaled.center[0] + weights.center[0]) / 2, turn - 11),
-        "softmax of each row",
-        "small weights",
-    )
+    s.text((weights.center[0] + 9, turn + 11), "softmax of each row", "small start weights")
     output = s.put(p.output, weights.end + p.output.before + 40, weights.y)
     s.arrow(weights.right, output.left, role="weights", label="× V")
     edge = max(scaled.end, output.end, v.end) + 13
