@@ -506,7 +506,9 @@ def test_dropout_compiles_around_its_generator():
     torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace.*` is deprecated")
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning", "ignore:`torch.jit.trace.*` is deprecated"
+)
 def test_dropout_is_not_recorded():
     class Dropping(torch.nn.Module):
         def forward(self, q, k, v):
@@ -665,3 +667,7 @@ def test_what_is_refused_leaves_the_generator_as_it_was():
         ac.attention(q, k, v, dropout=0.1, generator=generator, backend="fast")
 
     assert generator.bit_generator.state == chance("numpy").bit_generator.state
+    of_torch = chance("torch")
+    with pytest.raises(ValueError, match="backend 'fused' cannot be used"):
+        ac.attention(*tensors(q, k, v), dropout=0.1, generator=of_torch, backend="fused")
+    assert (of_torch.get_state() == chance("torch").get_state()).all()
