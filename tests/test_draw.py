@@ -30,6 +30,9 @@ Q, K = X @ W_Q, X @ W_K
 NAMED = {"names": ["Q", "Kᵀ", "QKᵀ"], "roles": ["query", "key", "weights"]}
 PICTURES = {
     "attention": lambda: draw.attention(X @ W_Q, X @ W_K, X @ W_V),
+    "attention, named": lambda: draw.attention(
+        LONGER @ W_Q, LONGER @ W_K, LONGER @ FOUR, queries=ALL, keys=ALL
+    ),
     "machine": lambda: draw.machine(X, W_Q, W_K, W_V, tokens=TOKENS, causal=True, step=1),
     "machine of two": lambda: draw.machine(X[:2], W_Q, W_K, W_V, context=X, mask=X[:2, :3] > 0),
     "machine of two, named": lambda: draw.machine(
