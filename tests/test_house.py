@@ -14,7 +14,7 @@ FLOORS = (  # from the top; an import goes to a lower floor, or stays in its roo
     (FRONT,),
     ("long", "cache", "sampling", "regression", "plot", "cost"),
     ("core",),
-    ("masks", "positions", "scores", "kernels", "images", "data"),
+    ("masks", "positions", "scores", "kernels", "images", "data", "knobs"),
     ("base",),
 )
 FLOOR = {room: -n for n, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,5 +1,6 @@
 // What a running cell shows, in the elements and classes of the book's own outputs.
 const MOST = 200_000; // characters kept of one cell
+const FITTED = "svg { display: block; width: 100%; height: auto }";
 
 export class Output {
   #box;
@@ -15,12 +16,13 @@ export class Output {
     this.#options = options;
   }
 
-  // One message of the worker: stream, text, error, html or figure.
+  // One message of the worker, or of a frame: stream, text, error, html, svg or figure.
   add(message) {
     if (message.type === "stream") this.#write(message.text, message.name);
     else if (message.type === "text") this.#write(`${message.text}\n`, "text_plain", { apart: true });
     else if (message.type === "error") this.#write(message.text, "traceback", { apart: true });
     else if (message.type === "html") this.#html(message.html);
+    else if (message.type === "svg") this.#svg(message);
     else if (message.type === "figure") this.#figure(message);
   }
 
@@ -60,6 +62,20 @@ export class Output {
     block.innerHTML = html;
     this.#text = null;
     globalThis.MathJax?.typesetPromise?.([block]);
+  }
+
+  // The book's own diagrams go into the page and take its theme. A figure of matplotlib has styles
+  // and ids of its own, which must not meet the page's: it gets a tree for itself.
+  #svg({ svg, width, alt }) {
+    if (/^<svg[^>]* class="acd/.test(svg)) return this.#html(svg);
+    const box = document.createElement("div");
+    box.className = "live-figure live-drawing";
+    box.style.width = `${width}px`; // as wide as the book's own: nothing jumps
+    box.setAttribute("role", "img");
+    box.setAttribute("aria-label", this.#options.alt(this.#figures.length) ?? alt);
+    box.attachShadow({ mode: "open" }).innerHTML = `<style>${FITTED}</style>${svg}`;
+    this.#figures.push(this.#append(box));
+    this.#text = null;
   }
 
   // A figure with a place is one that is here already, drawn better.
