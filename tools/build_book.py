@@ -96,6 +96,9 @@ def build(root: Path, force: bool = False) -> int:
     if every:
         shutil.rmtree(made / "html", ignore_errors=True)  # with pages that are no more
     status = jupyter_book(root, every)
+    if not status and (missing := frames.missing(root / "_build" / "frames")):
+        print(f"Failed at first, and then did not: {', '.join(missing)}.", file=sys.stderr)
+        status = 1
     if status:
         # Not the cache: what was executed without an error or a complaint stays true.
         shutil.rmtree(made / ".doctrees", ignore_errors=True)
@@ -147,7 +150,7 @@ def execute(root: Path) -> str:
         drawn = all((folder / f"{name}.json").exists() for name in names[page.stem])
         if not drawn or cache.get_cached_project_nb(record.pk) is None:
             waiting[page] = notebook
-    (folder / "pages.json").write_text(json.dumps(names))
+    (folder / frames.PAGES).write_text(json.dumps(names))
     if not waiting:
         return ""
     prepare_kernels(root)

@@ -69,7 +69,7 @@ def in_a_child(code: str, kind: str, timeout: float) -> Any:
         try:
             answer: Any = shown(code, kind)
         except BaseException as error:  # whatever it is, the parent must hear of it
-            answer = {"failed": f"{type(error).__name__}: {error}"}
+            answer = {"failed": f"{type(error).__name__}: {error}".removesuffix(": ")}
         with os.fdopen(writer, "w", encoding="utf-8") as pipe:
             json.dump(answer, pipe)
         os._exit(0)
@@ -99,12 +99,17 @@ def read(reader: int, end: float) -> Any:
 def shown(code: str, kind: str) -> list[dict[str, Any]]:
     """Run the code here; return what Jupyter would show, as messages of the live worker."""
     from IPython import get_ipython
+    from IPython.display import display
     from IPython.utils.capture import capture_output
 
     shell, figures = get_ipython(), {}
     if kind == "svg" and "matplotlib" in sys.modules:
         figures = draw_as_svg(shell)
     with capture_output() as got:
+        # The value of the last line, too, is shown by what is captured.
+        shell.display_trap.hook = lambda value: (
+            None if value is None or shell.displayhook.quiet() else display(value)
+        )
         # In the history, or the value of a last line that ends in a semicolon would be shown.
         result = shell.run_cell(code, store_history=True)
         if "matplotlib_inline.backend_inline" in sys.modules:

@@ -34,6 +34,7 @@ MOST = 72  # as in frames.mjs; more settings, and only one knob at a time is tur
 PARTS = re.compile(r"(?<=>)|(?=</text)")
 LONG = 200  # letters: from here on it is an image, and worth to look for
 POSSIBLE = hasattr(os, "fork")  # Windows has none: there a knob asks for Python
+PAGES = "pages.json"  # tells which files belong to which page
 MAKERS = (__file__, frame_kernel.__file__, frame_kernel.WORDS)
 
 
@@ -79,11 +80,17 @@ def keys(notebook: Any) -> list[str]:
     return found
 
 
+def missing(folder: Path) -> list[str]:
+    """Return the pages that lack frames."""
+    names = json.loads((folder / PAGES).read_text("utf-8"))
+    return [p for p, own in names.items() if not all((folder / f"{n}.json").exists() for n in own)]
+
+
 class Client(NotebookClient):
     """Executes a page; before a cell with knobs, draws its frames into a folder."""
 
     def __init__(self, notebook: Any, folder: Path, **options: Any) -> None:
-        super().__init__(notebook, **options)
+        super().__init__(notebook, record_timing=False, **options)
         self.folder = folder
         self.names = dict(zip(cells_with_knobs(notebook), keys(notebook), strict=False))
         self.spent = 0.0
@@ -94,7 +101,10 @@ class Client(NotebookClient):
             return await super().async_execute_cell(cell, cell_index, **options)
         path = self.folder / f"{self.names[cell_index]}.json"
         began = time.monotonic()
-        every = settings(cell.source)
+        try:
+            every = settings(cell.source)
+        except ValueError as problem:
+            raise FramesWrong(f"{cell.source}\n\n{problem}") from None
         own, *frames = await self.draw(cell.source, every, path)
         self.spent += time.monotonic() - began
         done = await super().async_execute_cell(cell, cell_index, **options)

@@ -20,10 +20,10 @@ export class Frames {
     this.#source = source;
   }
 
+  // Fetch them, if that was not done yet; the font too, or the first figure would be seen in another.
   load() {
-    document.fonts.load(FONT); // or the first figure would be seen in another font for a moment
-    this.#file ??= fetch(this.#address)
-      .then((response) => (response.ok ? response.json() : null))
+    this.#file ??= Promise.all([fetch(this.#address), document.fonts.load(FONT)])
+      .then(([response]) => (response.ok ? response.json() : null))
       .catch(() => null);
     return this.#file;
   }

@@ -16,7 +16,7 @@ export class Turnable {
   #onRun;
 
   // `label` names it; `onTurn` is called when a knob was turned, `onRun` when its code is to be run.
-  constructor(node, { label = "this cell", onTurn = () => this.showFrame(), onRun } = {}) {
+  constructor(node, { label = "this cell", onTurn = () => this.#showOrSay(), onRun } = {}) {
     this.node = node;
     this.#label = label;
     this.#onTurn = onTurn;
@@ -83,6 +83,13 @@ export class Turnable {
       output.end();
     }
     return true;
+  }
+
+  async #showOrSay() {
+    const note = this.bar.querySelector(".live-status") ?? this.bar.appendChild(element("span", "live-status"));
+    note.setAttribute("role", "status");
+    const shown = await this.showFrame();
+    note.textContent = shown ? "" : "What this setting shows could not be loaded.";
   }
 
   get outputOptions() {
