@@ -79,7 +79,8 @@ class Plain:
 
     def __init__(self):
         self.manager, self.client = start_new_kernel(cwd=str(ROOT / "book"))
-        self.run("import matplotlib.pyplot", f"{KERNEL}['draw_as_svg'](get_ipython())")
+        ready = "import matplotlib.pyplot, matplotlib_inline.backend_inline"
+        self.run(ready, f"{KERNEL}['draw_as_svg'](get_ipython())")
 
     def run(self, code, then=SHOW):
         """Run a cell, and return what it shows, as messages."""
