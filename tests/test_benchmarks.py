@@ -499,6 +499,7 @@ def test_live_cells_are_timed_on_a_loaded_machine(never, monkeypatch, capsys):
     assert "requests to other hosts    1" in said.out
     assert ("left out: 5 of 5 runs" in said.out) == (never in ("figure", "output"))
     assert ("slider to new figure        0.70 s  (of 15, " in said.out) == (never in ("", "rest"))
+    assert ("a knob to painted frame      700 ms (of 20, " in said.out) == (never != "figure")
     assert ("a page with NumPy only       1.5 MB" in said.out) == (never != "output")
     assert ("a page with the model        1.5 MB" in said.out) == (never != "output")
     assert ("whale: a token               2.5 ms" in said.out) == (never != "output")

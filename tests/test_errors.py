@@ -582,7 +582,6 @@ LIKE = {
     "distances": lambda like: ac.positions.distances(4, like=like),
     "alibi": lambda like: ac.positions.alibi(2, 4, like=like),
     "rope_speeds": lambda like: ac.positions.rope_speeds(4, like=like),
-    "documents": lambda like: ac.masks.documents([0, 2], like=like),
     "KVCache": lambda like: ac.KVCache(1, 1, 4, 4, like=like),
     "RaggedKVCache": lambda like: ac.RaggedKVCache(1, 1, 4, 4, like=like),
     "PagedKVCache": lambda like: ac.PagedKVCache(1, 4, 4, like=like),
