@@ -13,7 +13,8 @@ CELLS = "div.cell:has(.live-knobs)"
 FIGURES = "book/ch02_scaled_dot_product.html"
 TEXT = "book/ch07_positions.html"
 TORCH = "book/ch10_language_model.html"
-NAMES = json.loads((ROOT / "_build/frames/pages.json").read_text("utf-8"))
+LIST = ROOT / "_build/frames/pages.json"
+NAMES = json.loads(LIST.read_text("utf-8")) if LIST.exists() else {}
 # Of a cell: its text and its figures, drawn by the book or by Python.
 SHOWN = """cell => [...cell.querySelectorAll('.cell_output :is(pre, img, .live-drawing)')].map(
   node => node.shadowRoot?.querySelector('svg').outerHTML ?? node.src ?? node.textContent)"""
