@@ -593,6 +593,10 @@ def test_what_is_dropped_looks_random():
         sums = x.sum(axis) / math.sqrt(spread * x.shape[axis])
         assert 0.97 < sums.std() < 1.03
         assert abs(sums).max() < 6
+    q, k = np.zeros((4, 500, 1)), np.zeros((4, 1024, 1))
+    y = kept(np, *places(np, q, k, np.array([7])), share) - (1 - share)
+    echo = np.fft.irfft(np.abs(np.fft.rfft(y)) ** 2)[..., 1:512] / (spread * math.sqrt(1024))
+    assert abs(echo).max() < 6.5  # of a million; without either shift of the bits it is above 9
 
 
 BAD = [
