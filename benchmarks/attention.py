@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.backends import cuda
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import attncore as ac
@@ -31,6 +31,9 @@ def cases(device: torch.device, dtypes: list[torch.dtype]) -> Iterator[Case]:
         yield chunk(device, dtype, 512, 2048)
         yield padded(device, dtype, 8, 1024)
         yield grouped(device, dtype)
+        for option in (softcap, sinks, log_sum_exp, dropout):
+            yield option(device, dtype, 2048)
+        yield packed(device, dtype, 4096)
 
 
 def square(device: torch.device, dtype: torch.dtype, causal: bool, length: int) -> Case:
@@ -147,4 +150,115 @@ def grouped(device: torch.device, dtype: torch.dtype) -> Case:
         "torch's kernel, enable_gqa": lambda: sdpa(q, k, v, enable_gqa=True),
         "torch's kernel, keys repeated": repeated,
         "FlexAttention": lambda: flex(q, k, v, enable_gqa=True),
+    }
+
+
+def causal_inputs(
+    device: torch.device, dtype: torch.dtype, length: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, BlockMask]:
+    """Return queries, keys, values, the causal mask, and that of FlexAttention."""
+    q, k, v = torch.randn(3, 1, HEADS, length, WIDTH, device=device, dtype=dtype).unbind()
+    blocks = create_block_mask(lambda b, h, i, j: i >= j, None, None, length, length, device=device)
+    return q, k, v, ac.masks.causal(length, like=q), blocks
+
+
+def softcap(device: torch.device, dtype: torch.dtype, length: int) -> Case:
+    """Scores pressed together, as Gemma 2 does it."""
+    q, k, v, mask, blocks = causal_inputs(device, dtype, length)
+    flex, cap = torch.compile(flex_attention), 20.0
+
+    def written() -> Tensor:
+        scores = torch.tanh(q @ k.mT / math.sqrt(WIDTH) / cap) * cap
+        return torch.softmax(scores.masked_fill(~mask, -math.inf), dim=-1) @ v
+
+    def press(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return cap * torch.tanh(score / cap)
+
+    return marked(f"softcap, causal, T = {length}", q), {
+        "ours": lambda: ac.attention(q, k, v, causal=True, softcap=cap),
+        "FlexAttention": lambda: flex(q, k, v, score_mod=press, block_mask=blocks),
+        "written out": written,
+    }
+
+
+def sinks(device: torch.device, dtype: torch.dtype, length: int) -> Case:
+    """A key without a value in each head, as GPT-OSS has it."""
+    q, k, v, mask, blocks = causal_inputs(device, dtype, length)
+    flex, logits = torch.compile(flex_attention), torch.linspace(-1, 1, HEADS).to(q)
+
+    def by_flex() -> Tensor:
+        out, lse = flex(q, k, v, block_mask=blocks, return_lse=True)
+        return out * torch.sigmoid(lse - logits[:, None])[..., None]
+
+    def written() -> Tensor:
+        scores = (q @ k.mT / math.sqrt(WIDTH)).masked_fill(~mask, -math.inf)
+        column = logits[:, None, None].expand(1, HEADS, length, 1)
+        return torch.softmax(torch.cat([scores, column], dim=-1), dim=-1)[..., :-1] @ v
+
+    return marked(f"sinks, causal, T = {length}", q), {
+        "ours": lambda: ac.attention(q, k, v, causal=True, sinks=logits),
+        "FlexAttention": by_flex,
+        "written out": written,
+    }
+
+
+def log_sum_exp(device: torch.device, dtype: torch.dtype, length: int) -> Case:
+    """Keys in two halves, merged."""
+    q, k, v = torch.randn(3, 1, HEADS, length, WIDTH, device=device, dtype=dtype).unbind()
+    flex = torch.compile(flex_attention)
+    halves = [slice(length // 2), slice(length // 2, length)]
+
+    def merged() -> Tensor:
+        parts = [ac.attention(q, k[:, :, half], v[:, :, half], return_lse=True) for half in halves]
+        return ac.merge(*zip(*parts, strict=True))[0]
+
+    def by_flex() -> Tensor:
+        parts = [flex(q, k[:, :, half], v[:, :, half], return_lse=True) for half in halves]
+        return ac.merge(*zip(*parts, strict=True))[0]
+
+    return marked(f"two halves of the keys, T = {length}", q), {
+        "ours": merged,
+        "FlexAttention": by_flex,
+        "torch's kernel, at once": lambda: sdpa(q, k, v),
+        "written out": lambda: written_out(q, k, v, causal=False),
+    }
+
+
+def dropout(device: torch.device, dtype: torch.dtype, length: int) -> Case:
+    """A tenth of the weights dropped: each peer drops others."""
+    q, k, v, mask, _ = causal_inputs(device, dtype, length)
+    generator, share = torch.Generator(device).manual_seed(0), 0.1
+
+    def written() -> Tensor:
+        scores = (q @ k.mT / math.sqrt(WIDTH)).masked_fill(~mask, -math.inf)
+        return torch.nn.functional.dropout(torch.softmax(scores, dim=-1), share) @ v
+
+    return marked(f"dropout, causal, T = {length}", q), {
+        "ours": lambda: ac.attention(q, k, v, causal=True, dropout=share, generator=generator),
+        "torch's kernel": lambda: sdpa(q, k, v, is_causal=True, dropout_p=share),
+        "written out": written,
+    }
+
+
+def packed(device: torch.device, dtype: torch.dtype, length: int) -> Case:
+    """Documents of many lengths in one row."""
+    q, k, v = torch.randn(3, 1, HEADS, length, WIDTH, device=device, dtype=dtype).unbind()
+    ends = [length * n * n // 256 for n in range(17)]  # the last is 31 times the first
+    mask = ac.masks.documents(ends, causal=True, like=q)
+    number = torch.bucketize(
+        torch.arange(length, device=device), torch.tensor(ends[1:], device=device), right=True
+    )
+    flex = torch.compile(flex_attention, dynamic=False)  # else its C++ is at fault
+    blocks = create_block_mask(
+        lambda b, h, i, j: (i >= j) & (number[i] == number[j]),
+        None,
+        None,
+        length,
+        length,
+        device=device,
+    )
+    return marked(f"16 documents packed, causal, T = {length}", q), {
+        "ours": lambda: ac.packed_attention(q, k, v, ends, causal=True),
+        "FlexAttention": lambda: flex(q, k, v, block_mask=blocks),
+        "torch's kernel, mask": lambda: sdpa(q, k, v, attn_mask=mask),
     }

@@ -1,4 +1,4 @@
-"""Time the live cells in Chromium, the language model among them, and count what they load.
+"""Time the live cells and knobs in Chromium, the language model too, and count what they load.
 
     python benchmarks/live.py
 
@@ -30,6 +30,8 @@ from tqdm import tqdm  # noqa: E402
 RUNS = 5
 LONGEST = 30  # seconds to wait for a page to come to rest, and for a figure
 PAGE = "book/ch03_masks.html"  # its first cell needs NumPy; another draws, and has a slider
+DRAWN = "book/ch02_scaled_dot_product.html"  # its slider has 25 values, each with a figure
+TURNS = 4  # of a knob on a fresh page, after the first
 PLAIN = "book/notation.html"  # nothing on it draws, or reads data that comes apart
 WHALE = """import json, statistics, time
 import numpy as np
@@ -62,6 +64,21 @@ KNOB = """([cell, value, longest]) => new Promise((done, failed) => {
     if (image && image.src !== old && image.complete) done(performance.now() - begin);
     else if (image && image.src !== old) image.onload = () => done(performance.now() - begin);
   }).observe(cell, {childList: true, subtree: true});
+  slider.value = value;
+  slider.dispatchEvent(new Event('input'));
+})"""
+
+FRAME = """([cell, value, longest]) => new Promise((done, failed) => {
+  setTimeout(() => failed(new Error(`no new frame after ${longest} seconds`)), 1000 * longest);
+  const slider = cell.querySelector('.live-knobs input');
+  const begin = performance.now();
+  const painted = () => requestAnimationFrame(() => {
+    const channel = new MessageChannel(); // its message comes when the frame was painted
+    channel.port1.onmessage = () => done(performance.now() - begin);
+    channel.port2.postMessage('');
+  });
+  new MutationObserver((_, observer) => (observer.disconnect(), painted()))
+    .observe(cell.querySelector('.cell_output'), {childList: true});
   slider.value = value;
   slider.dispatchEvent(new Event('input'));
 })"""
@@ -115,6 +132,19 @@ def measure(open_page: Callable[[str], LivePage], site: str, asked: list[str]) -
         live.page.context.close()
 
 
+def measure_frames(open_page: Callable[[str], LivePage], site: str) -> dict[str, list[float]]:
+    """Return milliseconds from a knob's move to the painted frame, with no Python loaded."""
+    found: dict[str, list[float]] = {"a knob's first move": [], "a knob to painted frame": []}
+    for _ in range(RUNS):
+        live = open_page(f"{site}/{DRAWN}")
+        at_rest(live)
+        cell = live.cell(live.number_with_knob()).element_handle()
+        times = [live.page.evaluate(FRAME, [cell, f"{v}", LONGEST]) for v in range(2, 3 + TURNS)]
+        for name, spent in zip(found, (times[:1], times[1:]), strict=True):
+            found[name] += spent
+    return found
+
+
 def measure_plain(open_page: Callable[[str], LivePage], site: str) -> float:
     """Return the megabytes that a page without figures loads for its first cell."""
     live, asked = open_page(f"{site}/{PLAIN}"), []
@@ -146,6 +176,7 @@ def attempt(call: Callable[..., Any], *inputs: Any) -> Any:
 
 def table(
     runs: list[dict[str, Any] | None],
+    frames: dict[str, list[float]] | None,
     plain: float | None,
     whale: tuple[dict[str, float], float] | None,
     strangers: set[str],
@@ -161,6 +192,9 @@ def table(
                          f"{min(times):.2f} to {max(times):.2f})")  # fmt: skip
     if found:
         lines.append(f"{'a page with figures':26} {found[-1]['megabytes']:5.1f} MB")
+    for name, times in (frames or {}).items():
+        lines.append(f"{name:26} {statistics.median(times):5.0f} ms (of {len(times)}, "
+                     f"{min(times):.0f} to {max(times):.0f}; no Python loaded)")  # fmt: skip
     if plain is not None:
         lines.append(f"{'a page with NumPy only':26} {plain:5.1f} MB")
     if whale is not None:
@@ -179,10 +213,11 @@ def main() -> None:
             addresses: list[str] = []
             runs.append(attempt(measure, open_page, site, addresses))
             asked += addresses
+        frames = attempt(measure_frames, open_page, site)
         plain = attempt(measure_plain, open_page, site)
         whale = attempt(measure_whale, open_page, site)
     strangers = {url for url in asked if not url.startswith((site, "blob:", "data:"))}
-    print(table(runs, plain, whale, strangers))
+    print(table(runs, frames, plain, whale, strangers))
 
 
 if __name__ == "__main__":

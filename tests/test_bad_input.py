@@ -664,6 +664,7 @@ ELSEWHERE = {
     "draw.Matrix": PICTURES,
     "draw.Picture": PICTURES,
     "draw.Scene": PICTURES,
+    "draw.Table": PICTURES,
     "data.motorcycle": NO_ARGUMENTS,
     "data.moby_dick": NO_ARGUMENTS,
     "data.digits": NO_ARGUMENTS,

@@ -39,14 +39,31 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is dep
         lambda: attention_cases.window(CPU, torch.float32, 40, 8),
         lambda: attention_cases.padded(CPU, torch.float32, 3, 8),
         lambda: attention_cases.grouped(CPU, torch.float32),
+        lambda: attention_cases.softcap(CPU, torch.float32, 40),
+        lambda: attention_cases.sinks(CPU, torch.float32, 40),
+        lambda: attention_cases.log_sum_exp(CPU, torch.float32, 40),
+        lambda: attention_cases.packed(CPU, torch.float32, 64),
     ],
-    ids=["square", "causal", "chunk", "window", "padded", "grouped"],
+    ids=[
+        "square",
+        "causal",
+        "chunk",
+        "window",
+        "padded",
+        "grouped",
+        "softcap",
+        "sinks",
+        "halves",
+        "packed",
+    ],
 )
 def test_peers_of_attention_compute_the_same(case, monkeypatch):
     if not shutil.which(os.environ.get("CXX", "g++")):  # torch's interpreter does the same sums
         compile_with = torch.compile
         monkeypatch.setattr(torch, "compile", lambda f: compile_with(f, backend="aot_eager"))
     _, runs = case()
+    left_out = timing.first_calls(runs)  # FlexAttention has no log-sum-exp on a CPU
+    assert set(left_out) <= {"FlexAttention"}
     ours = runs.pop("ours")()
     same = [name for name in runs if not name.endswith(("no window", "no mask"))]
 
@@ -56,6 +73,15 @@ def test_peers_of_attention_compute_the_same(case, monkeypatch):
         if isinstance(found, list):  # of blocks
             found = torch.cat(found, dim=2)
         torch.testing.assert_close(found, ours, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_peers_of_dropout_drop_as_many():
+    _, runs = attention_cases.dropout(CPU, torch.float32, 64)
+    means = {name: torch.stack([call() for _ in range(200)]).mean(0) for name, call in runs.items()}
+
+    for name, mean in means.items():
+        torch.testing.assert_close(mean, means["ours"], rtol=0, atol=0.3, msg=name)
+    assert len(means) == 3
 
 
 def test_cases_in_16_bits_have_another_name():
@@ -473,6 +499,7 @@ def test_live_cells_are_timed_on_a_loaded_machine(never, monkeypatch, capsys):
     assert "requests to other hosts    1" in said.out
     assert ("left out: 5 of 5 runs" in said.out) == (never in ("figure", "output"))
     assert ("slider to new figure        0.70 s  (of 15, " in said.out) == (never in ("", "rest"))
+    assert ("a knob to painted frame      700 ms (of 20, " in said.out) == (never != "figure")
     assert ("a page with NumPy only       1.5 MB" in said.out) == (never != "output")
     assert ("a page with the model        1.5 MB" in said.out) == (never != "output")
     assert ("whale: a token               2.5 ms" in said.out) == (never != "output")

@@ -48,6 +48,7 @@ def test_every_page_of_the_contents_is_built():
 def test_every_myth_and_exercise_is_listed():
     links = soup(HTML / "book/myths_and_exercises.html").select("article li li a")
     found = {(urlsplit(a["href"]).path, urlsplit(a["href"]).fragment): a.get_text() for a in links}
+    assert {path.removesuffix(".html") for path, _ in found} == set(CHAPTERS)
     for name in CHAPTERS:
         page = soup(HTML / f"book/{name}.html")
         titles = [t.get_text() for t in page.select("div.admonition > p.admonition-title")]

@@ -24,7 +24,7 @@ W_K = np.array([[2, 0, -2, 2], [0, 0, 0, 0], [0, 0, 0, 2], [0, 2, 2, 0]])
 W_V = np.arange(8).reshape(4, 2)
 PLACES = [(4, 2), (5, 3), (9, 7), (3, 9)]
 TABLES = [[0, 1, 4], [0, 1, 2], [5]]
-W_O = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1]])
+W_O = np.array([[1, 0, 2, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 3]])
 FOUR = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # as wide as Q and K
 LONGER = np.vstack([X, [[0, 1, 1, 0]]])
 TOKENS = ["猫 cat", "坐在 sat on", "垫子 mat"]
@@ -34,6 +34,9 @@ Q, K = X @ W_Q, X @ W_K
 NAMED = {"names": ["Q", "Kᵀ", "QKᵀ"], "roles": ["query", "key", "weights"]}
 PICTURES = {
     "attention": lambda: draw.attention(X @ W_Q, X @ W_K, X @ W_V),
+    "attention, named": lambda: draw.attention(
+        LONGER @ W_Q, LONGER @ W_K, LONGER @ FOUR, queries=ALL, keys=ALL
+    ),
     "machine": lambda: draw.machine(X, W_Q, W_K, W_V, tokens=TOKENS, causal=True, step=1),
     "machine of two": lambda: draw.machine(X[:2], W_Q, W_K, W_V, context=X, mask=X[:2, :3] > 0),
     "tiles": lambda: draw.tiles(4, step=6),
@@ -362,8 +365,13 @@ def test_shared_heads_read_the_head_of_their_group():
     ]
 
     assert groups == [{h} for h in range(8)] + [{0, 1, 2, 3}, {4, 5, 6, 7}]
-    ends = [p.get("d").split("L")[-1] for p in wide.iter(f"{SVG}path")]
-    assert [ends.count(end) for end in dict.fromkeys(ends)] == [4, 4]
+    ends = [float(p.get("d").split("L")[-1].split()[0]) for p in wide.iter(f"{SVG}path")]
+    keys = [
+        float(rect.get("x")) + float(rect.get("width")) / 2
+        for rect in wide.iter(f"{SVG}rect")
+        if rect.get("class") == "ac-key"
+    ]
+    assert ends == [keys[h * 2 // 8] for h in range(8)]
 
 
 @pytest.mark.parametrize("kv_heads", [8, 4, 2, 1])

@@ -577,11 +577,14 @@ LIKE = {
     "window": lambda like: ac.masks.window(4, size=2, like=like),
     "symmetric_window": lambda like: ac.masks.symmetric_window(4, size=3, like=like),
     "global_tokens": lambda like: ac.masks.global_tokens(4, tokens=[0], like=like),
+    "documents": lambda like: ac.masks.documents([0, 4], like=like),
     "random_keys": lambda like: ac.masks.random_keys(4, count=1, like=like),
     "distances": lambda like: ac.positions.distances(4, like=like),
     "alibi": lambda like: ac.positions.alibi(2, 4, like=like),
     "rope_speeds": lambda like: ac.positions.rope_speeds(4, like=like),
     "KVCache": lambda like: ac.KVCache(1, 1, 4, 4, like=like),
+    "RaggedKVCache": lambda like: ac.RaggedKVCache(1, 1, 4, 4, like=like),
+    "PagedKVCache": lambda like: ac.PagedKVCache(1, 4, 4, like=like),
 }
 
 

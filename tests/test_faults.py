@@ -181,6 +181,43 @@ def test_a_bad_cell_fails_every_build(small, code, complaint):
         assert complaint in done.stdout + done.stderr
 
 
+def test_a_knob_that_fails_at_one_setting_fails_every_build(small):
+    write_page(small, "n = 1  #@param [1, 2]\nassert n == 1, 'broken at two'")
+    for _ in range(2):
+        done = build(small)
+        assert done.returncode == 1
+        assert "ch01_page.md, what its knobs show:\nn = 1  #@param [1, 2]" in done.stderr
+        assert "with n = 2: AssertionError: broken at two" in done.stderr
+        assert "NOT built" in done.stderr
+
+
+def test_knobs_have_frames_without_python_for_the_browser_too(small):
+    file = small / "_build/html/_static/live/frames/ch01_page/1.json"
+    for factor in (10, 100):
+        write_page(small, f"n = 1  #@param [1, 2]\nprint(n * {factor})")
+        done = build(small)
+
+        assert done.returncode == 0, done.stdout + done.stderr
+        drawn = json.loads(file.read_text())["frames"]
+        assert [drawn[n][0]["text"] for n in "12"] == [f"{factor}\n", f"{2 * factor}\n"]
+    assert "live/drawn.mjs" in html(small)
+    assert "live.mjs" not in html(small)
+    write_page(small, "print('no knobs')")
+    build(small)
+    assert not file.exists()
+    assert "drawn.mjs" not in html(small)
+
+
+def test_frames_that_were_lost_are_drawn_again(small):
+    write_page(small, "n = 1  #@param [1, 2]\nprint(n)")
+    build(small)
+    shutil.rmtree(small / "_build/frames")
+    (small / "book/index.md").write_text("# Another index\n")
+
+    assert "Executing 1 page(s)" in build(small).stdout
+    assert (small / "_build/html/_static/live/frames/ch01_page/1.json").exists()
+
+
 def test_a_line_that_comes_in_two_pieces_is_shown_whole(small):
     write_page(small, "import sys\nprint('one ', end='')\nsys.stdout.flush()\nprint('two')")
 

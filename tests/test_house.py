@@ -16,7 +16,7 @@ FLOORS = (  # from the top; an import goes to a lower floor, or stays in its roo
     ("draw",),
     ("long", "cache", "sampling", "regression", "cost"),
     ("core",),
-    ("masks", "positions", "scores", "kernels", "images", "data", "parallel"),
+    ("masks", "positions", "scores", "kernels", "images", "data", "parallel", "knobs"),
     ("base",),
 )
 FLOOR = {room: -n for n, rooms in enumerate(FLOORS) for room in rooms}

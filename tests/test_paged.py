@@ -229,6 +229,15 @@ def filled(lengths, like=LIKES["numpy"], **options):
     return cache, sequences
 
 
+def in_holes(like):
+    """Return a pool whose free blocks are 7 in a row and then single ones, and a sequence."""
+    cache, short = filled([1] * 40, like)
+    short.sort(key=cache.table)
+    for s in short[::2] + short[1:6:2]:
+        cache.drop(s)
+    return cache, cache.add()
+
+
 @pytest.mark.parametrize("read", READ)
 @pytest.mark.parametrize("like", LIKES)
 @pytest.mark.parametrize("window", [None, 1, 2, 4, 7])
@@ -236,11 +245,7 @@ def filled(lengths, like=LIKES["numpy"], **options):
 def test_blocks_that_lie_apart_are_read_in_order(n, window, like, read, monkeypatch):
     for name, value in READ[read].items():
         monkeypatch.setattr(paged, name, value)
-    cache, short = filled([1] * 40, LIKES[like])
-    in_order = sorted(short, key=cache.table)
-    for s in in_order[::2] + in_order[1:6:2]:  # holes: 7 blocks in a row, then single ones
-        cache.drop(s)
-    s = cache.add()
+    cache, s = in_holes(LIKES[like])
     q, k, v = (random(1, heads, 31, w) for heads, w in ((H, D), (G, D), (G, E)))
     new = [torch.from_numpy(x) if like == "torch" else x for x in (q, k, v)]
     cache.append([s], *new[1:])
@@ -328,7 +333,10 @@ def test_only_the_blocks_of_the_window_are_read():
 def test_dtype_and_device_follow_like(dtype, n, read, monkeypatch):
     for name, value in READ[read].items():
         monkeypatch.setattr(paged, name, value)
-    cache, named = filled([9, 6], torch.zeros(1, dtype=dtype), blocks=11)
+    cache, s = in_holes(torch.zeros(1, dtype=dtype))
+    k, v = (torch.from_numpy(random(1, G, 29, w)).to(dtype) for w in (D, E))
+    cache.append([s], k, v)
+    named = [s, cache.fork(s, 14)]
     q = torch.from_numpy(random(2, H, n, D)).to(dtype)
     found = cache.attend(q, named)
 
@@ -345,7 +353,9 @@ def test_dtype_and_device_follow_like(dtype, n, read, monkeypatch):
 def test_queries_and_the_scale_get_their_gradients(read, monkeypatch):
     for name, value in READ[read].items():
         monkeypatch.setattr(paged, name, value)
-    cache, named = filled([9, 6], LIKES["torch"], blocks=11)
+    cache, s = in_holes(LIKES["torch"])
+    cache.append([s], *(torch.from_numpy(random(1, G, 29, w)) for w in (D, E)))
+    named = [s, cache.fork(s, 14)]
     q = torch.from_numpy(random(2, H, 2, D)).requires_grad_()
     scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     weight = torch.from_numpy(random(2, H, 2, E))

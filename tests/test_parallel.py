@@ -230,8 +230,8 @@ def spins():
 )
 def test_ranks_that_do_not_return_are_named_with_the_line_where_they_are(function, named, lines):
     before = time.monotonic()
-    with pytest.raises(TimeoutError, match=f"^{named} had not returned after 0.7 s; ") as caught:
-        run(function, ranks=2, timeout=0.7)
+    with pytest.raises(TimeoutError, match=f"^{named} had not returned after 2 s; ") as caught:
+        run(function, ranks=2, timeout=2)
 
     assert time.monotonic() - before < 20
     for words, line in zip(lines, str(caught.value).splitlines()[1:], strict=True):
@@ -408,14 +408,16 @@ def test_a_script_needs_no_guard_and_its_ranks_end_with_it(monkeypatch):
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SOURCE), *sys.path]))
         monkeypatch.setenv("TMPDIR", name)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen([sys.executable, "script.py"], cwd=name, **pipes)
+        process = subprocess.Popen(
+            [sys.executable, "script.py"], cwd=name, start_new_session=True, **pipes
+        )
         for number, end in (1, signal.SIGINT), (2, signal.SIGKILL):
             soon(lambda number=number: len([*folder.glob(f"started {number} *")]) == 2)
             started = below(process.pid)
             programs = [
                 n for n, (_, words) in processes().items() if n in started and "987" in words
             ]
-            process.send_signal(end)
+            os.killpg(process.pid, end)  # as a terminal does, and Jupyter
             soon(lambda programs=programs: not processes().keys() & set(programs))
             assert len(programs) == 2
         out, err = process.communicate(timeout=60)
@@ -447,7 +449,7 @@ def waits():
     dist.recv(torch.empty(1), 1 - dist.get_rank())
 
 try:
-    run(waits, ranks=2, timeout=0.5)
+    run(waits, ranks=2, timeout=2)
 except TimeoutError as error:
     assert str(error).count("in waits: dist.recv(torch.empty(1)") == 2, error
 """,

@@ -1,14 +1,17 @@
 """Pictures and coloured formulas in a real browser, and in notebooks."""
 
+import io
 import re
 import subprocess
 import sys
 from itertools import product
 
 import nbformat
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import HTML, chromium
+from PIL import Image
 from serve import serving
 
 from attncore import draw
@@ -115,6 +118,29 @@ def test_pointing_at_a_symbol_lights_its_matrices(front, role):
     for other in ROLES:
         lit = {"1"} if other == role else {"0.2"}
         assert opacities(front, f".ac-wide .ac-m-{other} .ac-cell") == lit, other
+
+
+@pytest.mark.parametrize("settings", [{}, {"viewport": PHONE}])
+def test_text_is_drawn_whether_its_font_comes_early_or_late(browser, site, settings):
+    """Chromium leaves it blank: the same text must look the same wherever it stands."""
+    page = browser(f"{site}/{FRONT}", **settings).page
+    for _ in range(2):
+        page.wait_for_timeout(700)
+        labels = page.locator("svg[data-steps] text:visible", has_text=re.compile("^猫$")).all()
+        dark = [ink(label) for label in labels]
+
+        assert len(dark) == 3
+        assert min(dark) > 0
+        assert max(dark) - min(dark) <= 0.5 * max(dark)
+        page.goto(f"{site}/book/notation.html")
+        page.goto(f"{site}/{FRONT}")  # now the font comes from the browser's memory
+    page.context.close()
+
+
+def ink(label):
+    """Return how many of a text's pixels are dark."""
+    image = Image.open(io.BytesIO(label.screenshot())).convert("L")
+    return int((np.asarray(image) < 160).sum())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,9 +8,9 @@ built with no Run buttons, and says so.
 
 Three things jupyter-book does not do are done here. Its execution cache knows the cells of a
 page but not the package they import: when src/ or the pinned versions change, the cache
-goes. It executes one page after another: here all processors do. And its second build after a
-failure can pass unnoticed: a build counts only when it ran to the end without a warning, and
-nothing of a failed one is reused.
+goes. It executes one page after another: here all processors do, and draw what the knobs of
+cells show (frames.py). And its second build after a failure can pass unnoticed: a build counts
+only when it ran to the end without a warning, and nothing of a failed one is reused.
 
 The reader's own settings of Jupyter's kernel and of Matplotlib are left out: they could change
 what a page prints, and a home that cannot be written to would make them complain.
@@ -27,14 +27,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import frames
 import live_assets
 import yaml
 from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.base import JupyterCacheAbstract as JupyterCache
-from jupyter_cache.executors import load_executor
 from repository import repository
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,16 +83,22 @@ def build(root: Path, force: bool = False) -> int:
     if before.get("code") != now["code"] and made.exists():
         if before:
             print("The package or its pins changed: every cell will be executed.", flush=True)
-        for folder in (".jupyter_cache", ".doctrees", "jupyter_execute"):
+        for folder in (".jupyter_cache", ".doctrees", "frames", "jupyter_execute"):
             shutil.rmtree(made / folder, ignore_errors=True)
     stamps.unlink(missing_ok=True)
     started = time.monotonic()
-    execute(root)
+    if wrong := execute(root):
+        stamps.write_text(json.dumps({"code": now["code"]}))
+        print(f"{wrong}The book was NOT built: see above.", file=sys.stderr)
+        return 1
     # Static files are copied only when all pages are written.
     every = [] if before.get("frame") == now["frame"] else ["--all"]
     if every:
         shutil.rmtree(made / "html", ignore_errors=True)  # with pages that are no more
     status = jupyter_book(root, every)
+    if not status and (missing := frames.missing(root / "_build" / "frames")):
+        print(f"Failed at first, and then did not: {', '.join(missing)}.", file=sys.stderr)
+        status = 1
     if status:
         # Not the cache: what was executed without an error or a complaint stays true.
         shutil.rmtree(made / ".doctrees", ignore_errors=True)
@@ -122,20 +131,42 @@ def get_live_parts(folder: Path) -> bool:
     return True
 
 
-def execute(root: Path) -> None:
-    """Execute what is not in the cache, a page per processor.
+def execute(root: Path) -> str:
+    """Execute what is not in the cache, a page per processor, and draw the frames of its knobs.
 
-    A page that fails is left to jupyter-book, which executes it again and tells why.
+    A page that fails is left to jupyter-book, which executes it again and tells why. Return what
+    is wrong with frames, of which jupyter-book knows nothing.
     """
-    options, cache = execution(root), open_cache(root)
+    cache, folder = open_cache(root), root / "_build" / "frames"
+    folder.mkdir(parents=True, exist_ok=True)
     for record in cache.list_project_records():
         cache.remove_nb_from_project(record.pk)  # its page may be gone
+    waiting, names = {}, {}
     for page in reversed(pages(root)):  # the last chapters take longest: they must not end alone
-        cache.add_nb_to_project(str(page), read_data={"name": "myst_nb_md", "type": "plugin"})
-    if waiting := cache.list_unexecuted():
-        prepare_kernels(root)
-        print(f"Executing {len(waiting)} page(s)...", flush=True)
-        load_executor("local-parallel", cache).run_and_cache(timeout=options["timeout"])
+        reader = {"name": "myst_nb_md", "type": "plugin"}
+        record = cache.add_nb_to_project(str(page), read_data=reader)
+        notebook = cache.get_project_notebook(record.pk).nb
+        names[page.stem] = frames.keys(notebook)
+        drawn = all((folder / f"{name}.json").exists() for name in names[page.stem])
+        if not drawn or cache.get_cached_project_nb(record.pk) is None:
+            waiting[page] = notebook
+    (folder / frames.PAGES).write_text(json.dumps(names))
+    if not waiting:
+        return ""
+    prepare_kernels(root)
+    print(f"Executing {len(waiting)} page(s)...", flush=True)
+    resources = {"metadata": {"path": str(root / "book")}}  # where the kernels run
+    options = {"timeout": execution(root)["timeout"], "resources": resources}
+    wrong = ""
+    with ProcessPoolExecutor() as pool:
+        every = pool.map(partial(frames.execute, folder=folder, **options), waiting.values())
+        for page, done in zip(waiting, every, strict=True):
+            if done.wrong:
+                wrong += f"{page.name}, what its knobs show:\n{done.wrong}\n\n"
+            elif not done.error:
+                bundle = CacheBundleIn(done.notebook, str(page))
+                cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    return wrong
 
 
 def execution(root: Path) -> dict[str, Any]:
@@ -192,6 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--force", action="store_true", help="execute every cell again")
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # of the pages' kernels
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would not live on in a fork
     os.environ |= {name: str(ROOT / "_build" / name.lower()) for name in OWN_SETTINGS}
     os.environ.pop("MPLBACKEND", None)  # Jupyter's own, or figures would not be stored
     sys.exit(build(ROOT, parser.parse_args().force))

@@ -82,7 +82,7 @@ def fill(app: Sphinx, document: nodes.document, docname: str) -> None:
     env = app.env
     for place in list(document.findall(Listing)):
         items = nodes.bullet_list()
-        for page in sorted(env.attn_found):
+        for page in sorted(env.attn_found.keys() - {app.config.root_doc}):  # it repeats a chapter's
             entries = env.attn_found[page][place["kind"]]
             if entries:
                 items += chapter(app, docname, page, entries)

@@ -17,17 +17,19 @@ const KINDS = {
 const TOKEN = new RegExp(
   Object.entries(KINDS).map(([kind, form]) => `(?<${kind}>${form})`).join("|"), "g");
 
-// Make an editor inside `host`; Shift+Enter or Ctrl+Enter calls onRun.
+// Make an editor inside `host`; Shift+Enter or Ctrl+Enter calls onRun. Without it the text can be
+// read, and set, but not edited.
 export function makeEditor(host, text, { label, onRun }) {
   const copy = document.createElement("pre");
   const area = document.createElement("textarea");
   copy.setAttribute("aria-hidden", "true");
   area.setAttribute("aria-label", label);
   Object.assign(area, { spellcheck: false, autocapitalize: "off", autocomplete: "off", wrap: "off" });
+  area.readOnly = !onRun;
   area.addEventListener("input", () => paint(copy, area.value));
   area.addEventListener("keydown", (event) => {
     event.stopPropagation(); // the theme's shortcuts are not for someone who writes code
-    if (event.key !== "Enter") return; // Tab moves on: the keyboard is never trapped
+    if (event.key !== "Enter" || !onRun) return; // Tab moves on: the keyboard is never trapped
     event.preventDefault();
     if (event.shiftKey || event.ctrlKey || event.metaKey) onRun();
     else insert(area, `\n${indentAfter(area)}`);

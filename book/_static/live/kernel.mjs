@@ -10,6 +10,7 @@ export class Kernel {
   #giveUp = null; // rejects whatever is awaited now
   #output = null; // where the running cell writes
   #finish = null;
+  ready = false; // Python is there: what it says counts more than what the book has drawn
 
   constructor({ onProgress }) {
     this.onProgress = onProgress;
@@ -28,8 +29,9 @@ export class Kernel {
         this.#worker.onerror = (event) =>
           reject(new Error(event.message || "its script worker.mjs could not be loaded"));
         this.#worker.onmessage = ({ data }) => {
-          if (data.type === "ready") resolve();
-          else this.#receive(data);
+          if (data.type !== "ready") return this.#receive(data);
+          this.ready = true;
+          resolve();
         };
       });
       this.#worker.postMessage({ type: "boot", imports: importedBy(codes) });
@@ -63,6 +65,7 @@ export class Kernel {
   }
 
   stop() {
+    this.ready = false;
     this.#worker?.terminate();
     this.#worker = this.#ready = null;
     this.#giveUp?.(new Stopped());

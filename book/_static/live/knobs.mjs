@@ -26,6 +26,16 @@ export function turned(code, name, value) {
   return code.replace(form, (line, before, after) => before + value + after);
 }
 
+// Return the code without the values of its knobs: what must be the same for a frame to be true.
+export const skeleton = (code) => code.replace(/^(\w+ = ).+?( +#@param .+)$/gm, "$1…$2");
+
+// Return how many settings the knobs of a cell have together.
+export const countSettings = (code) =>
+  findKnobs(code).reduce((count, { kind, min, max, step, choices }) => {
+    if (kind === "slider") return count * (Math.floor((max - min) / step + 1e-9) + 1);
+    return count * (choices?.length ?? 2);
+  }, 1);
+
 // Make the controls; `onTurn` gets a function from the code to the code with the new value.
 export function makeKnobs(code, onTurn) {
   const node = document.createElement("div");

@@ -1,26 +1,33 @@
 // Live cells: gives every code cell of a page that Python in the browser can run a Run button.
-// Nothing is loaded, and nothing on the page changes, before the reader presses one.
+// Nothing is loaded, and nothing on the page changes, before the reader presses one or turns a knob.
 import { Cell } from "./cell.mjs";
 import { Kernel, Stopped } from "./kernel.mjs";
 import { labelTorchCells } from "./torch_label.mjs";
+import { addKnobs, codeCells } from "./turnable.mjs";
 
 const status = Object.assign(document.createElement("span"), { className: "live-status" });
 status.setAttribute("role", "status"); // read out politely when it changes
 const say = (text) => { status.textContent = text; };
 
-const cells = [];
-for (const node of document.querySelectorAll("div.cell:not(.tag_needs-torch)")) {
-  if (node.querySelector(".cell_input div.highlight pre")) {
-    cells.push(new Cell(node, cells.length + 1, { run, stop: () => kernel.stop() }));
-  }
-}
+const cells = codeCells()
+  .filter((node) => !node.matches(".tag_needs-torch"))
+  .map((node, place) => new Cell(node, place + 1, { run, turn, stop: () => kernel.stop() }));
 labelTorchCells();
+addKnobs(new Map(cells.map((cell) => [cell.node, cell])));
 
 const kernel = new Kernel({ onProgress: say });
 let running = null; // the cell whose Run was pressed
 let finishing = false; // its figures are being drawn well
 let next = null; // what to do then
 let rest; // the timer that ends a knob's move
+
+// A knob was moved. Until Python is there, what the book has drawn answers, if it is of this code:
+// a cell above that was edited may have changed what this one shows.
+async function turn(cell) {
+  const known = () => !kernel.ready && !neededBy(cell).some((each) => each.edited);
+  const shown = known() && (await cell.showFrame(() => !known()));
+  if (!shown) run(cell, { sketch: true });
+}
 
 // Run a cell; when a knob was moved, with figures that are only sketched.
 async function run(target, { sketch = false } = {}) {

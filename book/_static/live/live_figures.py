@@ -6,9 +6,9 @@ When the knob rests, `finish` draws the last ones as all others are drawn.
 """
 
 import io
-import sys
 
 import live_cells
+from figure_words import words
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg as FigureCanvas  # noqa: F401
 from PIL import Image
@@ -75,13 +75,3 @@ def sketch(figure):
 def width(png):
     """Return how many pixels wide a PNG is."""
     return int.from_bytes(png[16:20], "big")
-
-
-def words(figure):
-    """Return what a figure shows in words, as far as they can be had."""
-    plot = sys.modules.get("attncore.plot")
-    try:
-        return plot.alt_text(figure)
-    except (AttributeError, ValueError):
-        titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
-        return "Figure: " + "; ".join(titles) if titles else "Figure made by this cell"

@@ -2,6 +2,7 @@
 import { addSteps } from "../steps.mjs";
 
 const MOST = 200_000; // characters kept of one cell
+const FITTED = "svg { display: block; width: 100%; height: auto }";
 
 export class Output {
   #box;
@@ -17,13 +18,13 @@ export class Output {
     this.#options = options;
   }
 
-  // One message of the worker: stream, text, error, html, svg or figure.
+  // One message of the worker, or of a frame: stream, text, error, html, svg or figure.
   add(message) {
     if (message.type === "stream") this.#write(message.text, message.name);
     else if (message.type === "text") this.#write(`${message.text}\n`, "text_plain", { apart: true });
     else if (message.type === "error") this.#write(message.text, "traceback", { apart: true });
     else if (message.type === "html") this.#html(message.html);
-    else if (message.type === "svg") this.#svg(message.svg);
+    else if (message.type === "svg") this.#svg(message);
     else if (message.type === "figure") this.#figure(message);
   }
 
@@ -65,8 +66,21 @@ export class Output {
     globalThis.MathJax?.typesetPromise?.([block]);
   }
 
-  // A picture of attncore.draw, as it stands in the page: the page has its style sheet.
-  #svg(svg) {
+  // A picture of attncore.draw stands in the page, which has its style sheet. A figure of matplotlib has
+  // styles and ids of its own, which must not meet the page's: it gets a tree for itself.
+  #svg({ svg, width, alt }) {
+    if (/^<svg[^>]* class="ac-picture/.test(svg)) return this.#picture(svg);
+    const box = document.createElement("div");
+    box.className = "live-figure live-drawing";
+    box.style.width = `${width}px`; // as wide as the book's own: nothing jumps
+    box.setAttribute("role", "img");
+    box.setAttribute("aria-label", this.#options.alt(this.#figures.length) ?? alt);
+    box.attachShadow({ mode: "open" }).innerHTML = `<style>${FITTED}</style>${svg}`;
+    this.#figures.push(this.#append(box));
+    this.#text = null;
+  }
+
+  #picture(svg) {
     const block = this.#append(document.createElement("div"));
     block.className = "output";
     block.innerHTML = svg;

@@ -7,7 +7,7 @@ import { HOME, IMPORTS, start } from "./start.mjs";
 
 const MODULES = ["pyodide.mjs", "pyodide.asm.mjs"];
 const BASE = ["numpy", "attncore"]; // on every page
-const HELPERS = ["live_cells.py", "live_figures.py"];
+const HELPERS = ["live_cells.py", "live_figures.py", "figure_words.py"];
 const quiet = { messageCallback: () => {}, errorCallback: (text) => postMessage({ type: "progress", text }) };
 let python, lock, cells, key, snapshot;
 const arrived = {}; // file -> bytes

@@ -176,7 +176,7 @@ def routed(call: Call, backend: str = "auto") -> tuple[Array, Array | None]:
         if backend in ("auto", route.backend):
             hindrance = route.why_not(call)
             if not hindrance:
-                return route.run(call)
+                return route.run(call.drawn())
     raise ValueError(f"backend {backend!r} cannot be used: {hindrance}; use backend='auto'")
 
 
@@ -231,4 +231,4 @@ def attention_weights(
         q, k, NO_VALUES, mask, causal, window, bias, scale, lengths,
         softcap=softcap, sinks=sinks, dropout=dropout, generator=generator,
     )  # fmt: skip
-    return cast(call.xp, weights(call.settled())[0], call.q.dtype)
+    return cast(call.xp, weights(call.settled().drawn())[0], call.q.dtype)

@@ -30,7 +30,7 @@ from attncore.core.dropout import drawn_seed, places
 NO_VALUES: Any = object()
 NAMES = (
     "q", "k", "v", "mask", "causal", "window", "bias", "scale", "lengths",
-    "softcap", "sinks", "dropout", "noise", "wants_lse",
+    "softcap", "sinks", "dropout", "generator", "noise", "wants_lse",
 )  # fmt: skip
 
 
@@ -50,7 +50,8 @@ class Call:
     softcap: float | None = None
     sinks: Array | None = None  # (H, 1), or () where q has no head axis
     dropout: float = 0.0
-    noise: tuple[Array, Array] | None = None  # of each row and of each key: see core.dropout
+    generator: Any = None
+    noise: tuple[Array, Array] | None = None  # of each row and of each key, once it is drawn
     wants_lse: bool = False
 
     @property
@@ -77,6 +78,16 @@ class Call:
         xp, where = library_of(self.q)
         real = padding_mask(xp.asarray(self.lengths, **where), self.k.shape[2])
         return self.but(mask=masks.combine(self.mask, real), lengths=None)
+
+    def drawn(self) -> Call:
+        """Return the same call with what its dropout needs, drawn from the generator.
+
+        That is done last of all: what is refused has not changed the generator.
+        """
+        if not self.dropout or self.noise is not None:
+            return self
+        seed = drawn_seed(self.xp, self.generator, self.q)
+        return self.but(noise=places(self.xp, self.q, self.k, seed), generator=None)
 
     def part(self, rows: slice, keys: slice) -> Call:
         """Return the call of a block of queries, whose last query sees its last key."""
@@ -136,8 +147,7 @@ def checked(
 ) -> Call:
     """Return the call with its arrays as floats of one kind, or raise what does not fit.
 
-    With NO_VALUES, as for the weights alone, the keys stand in for them. The generator is used
-    last of all: what is refused has not changed it.
+    With NO_VALUES, as for the weights alone, the keys stand in for them.
     """
     if v is NO_VALUES:
         xp, q, k = as_floats(q=q, k=k)
@@ -155,10 +165,8 @@ def checked(
         return Call(q, k, v, mask, causal, window, bias, scale, counts)
     softcap, sinks = check_softcap(softcap), check_sinks(sinks, q)
     wants_lse = check_flag("return_lse", return_lse)
-    share, noise = check_dropout(dropout, generator, q), None
-    if share:
-        noise = places(xp, q, k, drawn_seed(xp, generator, q))
+    share = check_dropout(dropout, generator, q)
     return Call(
         q, k, v, mask, causal, window, bias, scale, counts,
-        softcap, sinks, share, noise, wants_lse,
+        softcap, sinks, share, generator if share else None, None, wants_lse,
     )  # fmt: skip

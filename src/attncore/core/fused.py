@@ -67,11 +67,11 @@ def why_not(call: Call) -> str:
         return "it has no gradient for the bias"
     if call.softcap is not None:
         return "it has no softcap"
-    if call.noise is not None:
+    if call.dropout:
         return "it takes no generator for its dropout, and on a CPU builds all weights for it"
     if call.needs_lse and q.device.type != "cpu":
         return "only the CPU's kernel tells the log-sum-exp, which sinks and return_lse need"
-    if call.needs_lse and learns(call, q, k):
+    if call.needs_lse and learns(q, k, call.scale):
         return "it has no gradient for the log-sum-exp, which sinks and return_lse need"
     return ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def why_not_blocked(call: Call) -> str:
     Tq, Tk, bias = call.q.shape[-2], call.k.shape[-2], call.bias
     if varies(Tq, Tk):
         return "how many blocks there are is not known yet"
-    if bias is not None and learns(call, bias) and tuple(bias.shape[-2:]) == (Tq, Tk):
+    if bias is not None and learns(bias) and tuple(bias.shape[-2:]) == (Tq, Tk):
         return "the bias has a gradient, as large as all weights"
     return ""
 
@@ -141,7 +142,8 @@ def blocked(call: Call) -> tuple[Array, Array | None]:
         rows_at_once = max(rows_at_once, min(call.window, Tq))
     if rows_at_once >= Tq:
         return reference(call)
-    run = forgetful if learns(call, call.q, call.k, call.v, call.bias, call.sinks) else reference
+    given = (call.q, call.k, call.v, call.bias, call.scale, call.sinks)
+    run = forgetful if learns(*given) else reference
     parts = [
         run(call.part(rows, keys))
         for rows, keys in spans(Tq, Tk, rows_at_once, causal=call.causal, window=call.window)
@@ -149,10 +151,11 @@ def blocked(call: Call) -> tuple[Array, Array | None]:
     return joined(xp, parts)
 
 
-def learns(call: Call, *arrays: Array | None) -> bool:
-    """Tell whether a gradient is wanted for one of these, or for the scale."""
-    tensors: list[Array] = [array for array in (*arrays, call.scale) if is_tensor(array)]
-    return any(array.requires_grad for array in tensors) and call.xp.is_grad_enabled()
+def learns(*arrays: Array | None) -> bool:
+    """Tell whether a gradient is wanted for one of these."""
+    tensors: list[Array] = [array for array in arrays if is_tensor(array)]
+    wanted = any(array.requires_grad for array in tensors)
+    return wanted and bool(sys.modules["torch"].is_grad_enabled())
 
 
 def forgetful(call: Call) -> tuple[Array, Array | None]:

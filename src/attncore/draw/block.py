@@ -9,7 +9,7 @@ from attncore.base.settings import check_choice
 from attncore.draw.picture import Picture
 from attncore.draw.scene import Box, Point, Scene
 
-NORM, PART, PLUS = 40, 118, 11  # widths of boxes, and the radius of a sum
+NORM, PART, PLUS = 40, 116, 11  # widths of boxes, and the radius of a sum
 TALL_NORM, TALL_PART = 26, 46  # their heights
 
 

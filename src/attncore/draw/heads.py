@@ -184,9 +184,9 @@ class _Layer:
         s.text((0, 0), "1  project, and split into heads", "start bold")
         y = self._project(s, 16, room) + 28
         D = self.q[0].array.shape[1]
-        s.text((0, y), f"2  attend in each head: softmax of QKᵀ ÷ √{D}, times V", "start bold")
+        s.text((0, y), f"2  attend in each head: softmax of QKᵀ ÷ √{D}", "start bold")
         y = self._attend(s, y + 20, room) + 30
-        s.text((0, y), "3  join: the outputs side by side, times W_O", "start bold")
+        s.text((0, y), "3  join: side by side, times W_O", "start bold")
         self._join(s, y + 22, room)
         return s
 

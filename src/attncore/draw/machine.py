@@ -12,7 +12,7 @@ import numpy as np
 from attncore.base.arrays import Array, shape_of
 from attncore.base.reading import read_labels, read_mask, read_numbers
 from attncore.core.attention import attention_weights
-from attncore.draw.matrix import Matrix
+from attncore.draw.matrix import LEAST, Matrix
 from attncore.draw.picture import Picture, check_small, check_step
 from attncore.draw.scene import Box, Scene
 from attncore.masks import causal as causal_mask
@@ -97,9 +97,16 @@ def attention(
         v=replace(parts.v, rows=parts.raw.columns),
         output=replace(parts.output, rows=steps),
     )
+    # On a phone there is room for the queries' names; those of the keys stand over the scores.
+    narrow = parts._replace(
+        q=replace(parts.q, cell=_narrow(parts.q)),
+        k=replace(parts.k, rows=(), cell=_narrow(parts.k)),
+        v=replace(parts.v, rows=(), cell=_narrow(parts.v)),
+        output=replace(parts.output, rows=()),
+    )
     wide, tall = Scene(step), Scene(step)
     _wide(wide, parts, 0)
-    _tall(tall, parts, 0)
+    _tall(tall, narrow, 0)
     return Picture("Attention, step by step", words, wide, tall, steps)
 
 
@@ -267,6 +274,11 @@ def _parts(
     )
 
 
+def _narrow(m: Matrix) -> float:
+    """Return the width of a column where there is little room: single digits need less."""
+    return 22 if m.column == LEAST else m.column
+
+
 def _root(parts: Parts) -> str:
     """Return the label of the division, such as ÷ √4."""
     return f"÷ √{parts.q.array.shape[1]}"
@@ -312,11 +324,11 @@ def _tall(s: Scene, p: Parts, y: float) -> tuple[Box, Box, Box]:
     x, boxes = 0.0, []
     for m in (p.q, p.k, p.v):
         boxes.append(s.put(m, x + m.before, y + m.above))
-        x = boxes[-1].end + 18
+        x = boxes[-1].end + 10
     q, k, v = boxes
     foot = max(b.foot for b in boxes)
     raw = s.put(p.raw, 8, foot + p.raw.above + 62)
-    scaled = s.put(p.scaled, raw.end + 44, raw.y)
+    scaled = s.put(p.scaled, raw.end + 42, raw.y)
     s.arrow(
         q.bottom,
         (q.center[0], foot + 18),
@@ -343,14 +355,10 @@ def _tall(s: Scene, p: Parts, y: float) -> tuple[Box, Box, Box]:
         weights.top,
         role="weights",
     )
-    s.text(
-        ((scaled.center[0] + weights.center[0]) / 2, turn - 11),
-        "softmax of each row",
-        "small weights",
-    )
+    s.text((weights.center[0] + 9, turn + 11), "softmax of each row", "small start weights")
     output = s.put(p.output, weights.end + p.output.before + 40, weights.y)
     s.arrow(weights.right, output.left, role="weights", label="× V")
-    edge = max(scaled.end, output.end, v.end) + 13
+    edge = max(scaled.end, output.end, v.end) + 11
     s.arrow(
         (v.center[0], v.bottom[1]),
         (v.center[0], foot + 18),

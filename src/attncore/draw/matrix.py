@@ -10,6 +10,7 @@ import numpy as np
 from attncore.draw.text import SMALL, lines_of, number, width_of
 
 ROW = 26  # height of a row
+LEAST = 24.0  # width of a column
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Matrix:
         texts = [self.text(i, j) for i in range(count) for j in range(width)]
         labels = [line for label in self.columns for line in lines_of(label)]
         return max(
-            24.0,
+            LEAST,
             *(width_of(text) + 8 for text in texts),
             *(width_of(label, SMALL) + 4 for label in labels),
         )

@@ -120,11 +120,11 @@ class _Plane:
             ("weight × value", "ink", [number(x, 2) for x in weights * values]),
         )
         self.column = 8 + max(width_of(text) for *_, texts in self.lines for text in texts)
-        width = max(width, BEFORE + self.column * len(keys) + AFTER)
+        width = max(width, BEFORE + self.column * (len(keys) + 0.5) + AFTER)
         room = (float(np.ptp(keys)) or abs(q - keys[0]) or 1.0) / 4
         self.start = min(float(keys.min()) - room, q - room / 4)
         self.stop = max(float(keys.max()) + room, q + room / 4)
-        self.left, self.right = BEFORE, width - AFTER
+        self.left, self.right = BEFORE, width - AFTER - self.column / 2
         self.axis = BAND + 24 + BARS
 
     def draw(self, forecast: float, h: float, kernel: str) -> Scene:

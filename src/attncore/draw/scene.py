@@ -115,6 +115,7 @@ class Scene:
         x, y = coordinate(at[0]), coordinate(at[1] + 4.5)
         self.parts.append(f'<text x="{x}" y="{y}"{kind}{data}>{markup(text)}</text>')
         wide = width_of(text, SMALL if "small" in look else NAME if "name" in look else PLAIN)
+        wide *= 1.1 if "bold" in look else 1
         left = 0 if "start" in look else wide if "end" in look else wide / 2
         self.reach((at[0] - left, at[1] - 9), (at[0] - left + wide, at[1] + 9))
 

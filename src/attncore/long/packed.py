@@ -88,8 +88,10 @@ def packed_attention(
     >>> np.allclose(out[3:], ac.attention(q[3:], k[3:], v[3:], causal=True))
     True
     """
-    # Places in the row are checked before anything is drawn from the generator.
-    call = checked(q, k, v, causal=causal, window=window, scale=scale)
+    call = checked(
+        q, k, v, causal=causal, window=window, scale=scale,
+        softcap=softcap, sinks=sinks, dropout=dropout, generator=generator, return_lse=return_lse,
+    )  # fmt: skip
     Tq, Tk = call.q.shape[-2], call.k.shape[-2]
     queries = check_cu_seqlens("cu_seqlens", cu_seqlens, "queries", Tq)
     if cu_seqlens_k is None and Tq != Tk:
@@ -100,16 +102,12 @@ def packed_attention(
     if cu_seqlens_k is not None:
         keys = check_cu_seqlens("cu_seqlens_k", cu_seqlens_k, "keys", Tk)
     check_documents(queries, keys)
-    call = checked(
-        q, k, v, causal=causal, window=window, scale=scale,
-        softcap=softcap, sinks=sinks, dropout=dropout, generator=generator, return_lse=return_lse,
-    )  # fmt: skip
     if is_tensor(queries) or is_tensor(keys):  # torch is recording
         options = {"causal": call.causal, "window": call.window, "like": call.q}
         mask = same_document(queries, keys, Tq, Tk, **options)
         out, lse = routed(call.but(mask=mask, causal=False, window=None))
     else:
-        out, lse = _by_document(call, queries, keys)
+        out, lse = _by_document(call.drawn(), queries, keys)
     return (out, lse) if call.wants_lse else out
 
 

@@ -85,7 +85,7 @@ def streaming_attention(
     if varies(Tq, Tk) or Tq == 0:  # how many blocks there are would be settled; or there is none
         out, lse = routed(call)
     else:
-        out, lse = _by_blocks(call, block)
+        out, lse = _by_blocks(call.drawn(), block)
     return (out, lse) if call.wants_lse else out
 
 

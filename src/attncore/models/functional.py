@@ -135,7 +135,8 @@ def block(
     x = seen(look, "x", x)
     own_mask = mask if context is None else None
     own = {"mask": own_mask, "causal": causal, "cache": cache, **within(look, "attention")}
-    own |= {} if positions is None else {"positions": positions}
+    if positions is not None:
+        own["positions"] = positions
     with undo_on_error(() if cache is None else (cache,)):
         x = x + p.attention(p.norm1(x), **own)
         if context is not None:
@@ -162,10 +163,10 @@ def decoder(
         Tk = caches[0].slots if caches and not isinstance(start, int) else start + T
         given["mask"] = ~padding_mask(left_padding, Tk)
         places = (positions_from(start, T, left_padding) - left_padding[:, None]).clip(min=0)
-    if p.position is None:
-        given |= {} if places is None else {"positions": places}
-    else:
+    if p.position is not None:
         x = x + rows_from(start, T, p.position.weight, places)
+    elif places is not None:
+        given["positions"] = places
     with undo_on_error(caches or ()):  # the first layers may have appended
         for n, layer in enumerate(p.blocks):
             cache = caches[n] if caches else None

@@ -118,10 +118,11 @@ class DecoderParts:
         self, left_padding: Array, tokens: Array, caches: Sequence[KVCache] | None
     ) -> Array:
         """Return the padding as int64 `(B,)`, after checking that it can be left out."""
-        if window := next((cache.window for cache in caches or () if cache.window), None):
+        windows = [cache.window for cache in caches or () if cache.window]
+        if windows:
             raise ValueError(
-                f"left_padding cannot be used with caches that have a window ({window}), which "
-                "keep no order: use model.new_caches()"
+                f"left_padding cannot be used with caches that have a window ({windows[0]}), "
+                "which keep no order: use model.new_caches()"
             )
         # With caches a prompt may come in parts, the first of which are padding only.
         total = tokens.shape[1] if caches is None else self.context

@@ -124,11 +124,11 @@ def run(
     >>> def largest_share(x):
     ...     part = x.chunk(dist.get_world_size())[dist.get_rank()]
     ...     print("rank", dist.get_rank(), "has", part.tolist())
-    ...     return (part.sum() / total(part.sum())).item()
+    ...     return round((part.sum() / total(part.sum())).item(), 2)
     >>> run(largest_share, torch.tensor([1.0, 2.0, 3.0, 4.0]), ranks=2)
     rank 0 has [1.0, 2.0]
     rank 1 has [3.0, 4.0]
-    [0.30000001192092896, 0.699999988079071]
+    [0.3, 0.7]
     """
     if not callable(function):
         raise TypeError(f"function must be callable, got {type(function).__name__}")

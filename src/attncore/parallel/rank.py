@@ -43,8 +43,7 @@ def work(pipe: Any, rank: int, start: Start) -> None:
     if not Path(start.folder).exists():  # the caller has given up meanwhile
         return
     if hasattr(os, "setsid"):
-        os.setsid()  # a group of processes, so that what this rank starts can be ended with it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller to answer
+        os.setsid()  # so what this rank starts can be ended with it, and Ctrl-C is the caller's
     _write_to_files(Path(start.folder), rank)
     os.environ.clear()
     os.environ.update(start.environment)
