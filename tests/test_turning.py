@@ -227,7 +227,7 @@ def test_while_python_is_loaded_frames_answer_and_then_its_own_output(opened):
 
 
 @pytest.mark.parametrize(
-    ("name", "place", "value"), [("ch09_positions", 1, "8"), ("ch07_positions", 3, "100")]
+    ("name", "place", "value"), [("ch09_positions", 1, "8"), ("ch09_positions", 3, "100")]
 )
 def test_python_in_the_page_prints_what_the_frame_shows(opened, name, place, value):
     live = opened(f"book/{name}.html")
