@@ -525,7 +525,7 @@ THE_REST = [
          "keys must name all 1 of them, got 2 labels"),
     case(lambda: plot.strip(Z(3), Z(2), Z(3)), ValueError,
          "must be (Tk,) and values (Tk, E): scores (3,), weights (2,), values (3,)"),
-    case(lambda: check("9.9", 0), ValueError, "there is no exercise '9.9': choose from 1.1, 1.2"),
+    case(lambda: check("9.9", 0), ValueError, "there is no exercise '9.9': choose from 0.1, 1.1"),
 ]  # fmt: skip
 
 
