@@ -632,8 +632,8 @@ TURNS = MultiHeadAttention(12, 3, rope="half")
         (lambda: Block(12, 3, network="relu"), ValueError, r"network must be one of gelu, swiglu"),
         (lambda: Block(12, 3, d_ff=0), ValueError, r"d_ff must be at least 1, got 0"),
         (lambda: Block(12, 3, norm_eps=-1), ValueError, r"norm_eps must be positive and finite"),
-        (lambda: Block(12, 3, residual_dropout=0.1), TypeError,
-         r"residual_dropout is no option: those of attention are rope, rope_base, rope_dim, rope_s"),
+        (lambda: Block(12, 3, block_dropout=0.1), TypeError,
+         r"block_dropout is no option: those of attention are rope, rope_base, rope_dim, rope_s"),
     ],
 )  # fmt: skip
 def test_the_error_says_what_is_wrong(call, kind, message):

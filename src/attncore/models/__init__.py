@@ -8,8 +8,8 @@ written out by hand, is in :mod:`attncore.models.gradient`.
 
 from attncore.models.adam import Adam
 from attncore.models.gradient import with_gradient
-from attncore.models.layers import Block, MultiHeadAttention
 from attncore.models.latent import LatentAttention
+from attncore.models.layers import Block, MultiHeadAttention
 from attncore.models.lm import Decoder, load, whale
 from attncore.models.seq2seq import Translator
 from attncore.models.trained import steps, trained

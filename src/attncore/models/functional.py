@@ -201,10 +201,7 @@ def compressed(
     p: Any, x: Array, cache: KVCache | None, places: Array | None
 ) -> tuple[Array, Array]:
     """Return q `(..., H, T, D + R)` and what is kept of each token, `(..., 1, T, rank + R)`."""
-    if p.q_rank is None:
-        q = p.q_proj(x)
-    else:
-        q = p.q_b_proj(normed(p.q_a_layernorm, p.q_a_proj(x)))
+    q = p.q_proj(x) if p.q_rank is None else p.q_b_proj(normed(p.q_a_layernorm, p.q_a_proj(x)))
     q = by_head(q, p.heads)
     row, key = split(p.kv_a_proj_with_mqa(x), (p.rank, p.rope_dim), -1)
     row, key = normed(p.kv_a_layernorm, row)[..., None, :, :], key[..., None, :, :]  # one head

@@ -230,14 +230,11 @@ class AttentionParts(RopeParts):
         lengths
             `(B,)`: how many rows of each context are real. All, unless given.
         """
-        weights, biases = functional.maps(self)
-        check_rows("context", context, weights[1])
-        if self.rope is not None:
-            raise ValueError("rope is for self-attention: a context has positions of its own")
-        if context.ndim != 3 or context.shape[-1] != self.context_dim:
+        self._check_context(context)
+        if context.ndim != 3:
             raise ValueError(
-                f"context must be (B, Tk, context_dim = {self.context_dim}), "
-                f"got {shape_of(context)}"
+                f"context must be (B, Tk, context_dim), got {shape_of(context)}: "
+                "use context[None] for one"
             )
         k, v = functional.keys_and_values(self, context)
         return CrossKVCache(k, v, lengths=lengths)
@@ -268,16 +265,20 @@ class AttentionParts(RopeParts):
 
     def _check(self, x: Array, context: Array | CrossKVCache | None, lengths: Any) -> None:
         shared = self.context_dim == self.d_model
-        weight = self.in_proj_weight if shared else self.q_proj_weight
-        check_rows("x", x, weight)
+        check_rows("x", x, self.in_proj_weight if shared else self.q_proj_weight)
         if x.ndim < 2 or x.shape[-1] != self.d_model:
             raise ValueError(f"x must be (..., T, d_model = {self.d_model}), got {shape_of(x)}")
         if context is None:
             if not shared:
                 raise ValueError(f"a context of width {self.context_dim} is needed")
-            return
-        if isinstance(context, CrossKVCache):
-            return self._check_cross_cache(x, context, lengths)
+        elif isinstance(context, CrossKVCache):
+            self._check_cross_cache(x, context, lengths)
+        else:
+            self._check_context(context)
+
+    def _check_context(self, context: Array) -> None:
+        shared = self.context_dim == self.d_model
+        weight = self.in_proj_weight if shared else self.k_proj_weight
         check_rows("context", context, weight, hint="; pass a mask as mask=")
         if self.rope is not None:
             raise ValueError("rope is for self-attention: a context has positions of its own")
@@ -290,7 +291,7 @@ class AttentionParts(RopeParts):
     def _check_cross_cache(self, x: Array, context: CrossKVCache, lengths: Any) -> None:
         """Refuse keys and values that this layer cannot have made."""
         G, D = self.kv_heads, self.head_dim
-        B, found, Tk, width = shape_of(context.k)
+        B, found, _, width = shape_of(context.k)
         if (found, width, context.v.shape[3]) != (G, D, D):
             raise ValueError(
                 f"context must be a CrossKVCache of {G} key/value heads of width {D}, as "
@@ -434,7 +435,7 @@ class BlockParts:
     """Checks and forward pass of a block; the parameters are elsewhere."""
 
     norm1: Any
-    options = OPTIONS
+    options: tuple[str, ...] = OPTIONS
 
     def _options(
         self,
