@@ -9,13 +9,14 @@ import numpy as np
 from attncore.base.arrays import Array, shape_of
 from attncore.base.checks import check_scale
 from attncore.base.integers import check_sizes
-from attncore.base.settings import check_flag, check_positive
+from attncore.base.settings import check_choice, check_flag, check_positive
 from attncore.cache.growing import KVCache
 from attncore.models import functional
 from attncore.models.functional import Look
 from attncore.models.inputs import check_rows
 from attncore.models.layers import RopeParts, check_cache
 from attncore.models.plain import Linear, Module, RMSNorm
+from attncore.positions.rotary import PAIRINGS
 
 
 class LatentParts(RopeParts):
@@ -35,6 +36,7 @@ class LatentParts(RopeParts):
         head_dim: int | None,
         value_dim: int | None,
         q_rank: int | None,
+        rope: str,
         scale: float | None,
         norm_eps: float,
     ) -> None:
@@ -52,6 +54,7 @@ class LatentParts(RopeParts):
         self.d_model, self.heads, self.rank = d_model, heads, rank
         self.head_dim, self.value_dim, self.rope_dim = head_dim, value_dim, rope_dim
         self.q_rank = None if q_rank is None else check_sizes(q_rank=q_rank)[0]
+        check_choice("rope", rope, PAIRINGS)
         self.norm_eps = check_positive("norm_eps", norm_eps)
         width = head_dim + rope_dim
         self.scale = width**-0.5 if scale is None else float(check_scale(scale, scale))
@@ -221,7 +224,7 @@ class LatentAttention(LatentParts, Module):
         rng: Any = None,
     ) -> None:
         widths = (d_model, heads, rank, rope_dim, head_dim, value_dim, q_rank)
-        self._set_sizes(*widths, scale, norm_eps)
+        self._set_sizes(*widths, rope, scale, norm_eps)
         self._set_rope(self.rope_dim, rope, rope_base, rope_dim, rope_speeds, rope_gain)
         rng = np.random.default_rng(rng)
         for name, (into, out, biased) in self._maps(bias).items():

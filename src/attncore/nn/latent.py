@@ -100,7 +100,7 @@ class LatentAttention(LatentParts, nn.Module):
     ) -> None:
         super().__init__()
         widths = (d_model, heads, rank, rope_dim, head_dim, value_dim, q_rank)
-        self._set_sizes(*widths, scale, norm_eps)
+        self._set_sizes(*widths, rope, scale, norm_eps)
         self._set_rope(self.rope_dim, rope, rope_base, rope_dim, rope_speeds, rope_gain)
         options = {"device": device, "dtype": dtype}
         for name, (into, out, biased) in self._maps(bias).items():
