@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 import attncore as ac
 from attncore.base.arrays import dtype_name
 
-HEADS, WIDTH = 8, 64
+HEADS, WIDTH, CAP = 8, 64, 5.0
 Case = tuple[str, dict[str, Callable[[], object]]]
 
 
@@ -31,6 +31,8 @@ def cases(device: torch.device, dtypes: list[torch.dtype]) -> Iterator[Case]:
         yield chunk(device, dtype, 512, 2048)
         yield padded(device, dtype, 8, 1024)
         yield grouped(device, dtype)
+        for extra in ("softcap", "sinks", "lse"):
+            yield optional(device, dtype, 2048, extra)
 
 
 def square(device: torch.device, dtype: torch.dtype, causal: bool, length: int) -> Case:
@@ -148,3 +150,46 @@ def grouped(device: torch.device, dtype: torch.dtype) -> Case:
         "torch's kernel, keys repeated": repeated,
         "FlexAttention": lambda: flex(q, k, v, enable_gqa=True),
     }
+
+
+def optional(device: torch.device, dtype: torch.dtype, length: int, extra: str) -> Case:
+    """Causal attention with what torch's kernel lacks: a softcap, sinks or the log-sum-exp."""
+    q, k, v = torch.randn(3, 1, HEADS, length, WIDTH, device=device, dtype=dtype).unbind()
+    sinks = torch.randn(HEADS, device=device)
+    flex = torch.compile(flex_attention)
+    blocks = create_block_mask(lambda b, h, i, j: i >= j, None, None, length, length, device=device)
+    hidden = ~ac.masks.causal(length, like=q)
+    options = {"softcap": {"softcap": CAP}, "sinks": {"sinks": sinks}, "lse": {"return_lse": True}}
+
+    def flexible() -> object:
+        if extra == "softcap":
+            return flex(q, k, v, block_mask=blocks, score_mod=capped)
+        out, lse = flex(q, k, v, block_mask=blocks, return_lse=True)
+        return (out, lse) if extra == "lse" else rested(out, lse)
+
+    def rested(out: Tensor, lse: Tensor) -> Tensor:
+        return out * torch.sigmoid(lse - sinks[:, None])[..., None].to(dtype)
+
+    def written() -> object:
+        scores = q @ k.mT / math.sqrt(WIDTH)
+        scores = CAP * torch.tanh(scores / CAP) if extra == "softcap" else scores
+        scores = scores.masked_fill(hidden, -math.inf)
+        out = torch.softmax(scores, dim=-1) @ v
+        if extra == "softcap":
+            return out
+        lse = torch.logsumexp(scores.float(), dim=-1)
+        return (out, lse) if extra == "lse" else rested(out, lse)
+
+    runs: dict[str, Callable[[], object]] = {
+        "ours": lambda: ac.attention(q, k, v, causal=True, **options[extra]),
+        "written out": written,
+        "torch's kernel, no extra": lambda: sdpa(q, k, v, is_causal=True),
+    }
+    if extra == "softcap" or device.type != "cpu":  # there it tells no log-sum-exp
+        runs["FlexAttention"] = flexible
+    return marked(f"{extra}, causal, T = {length}", q), runs
+
+
+def capped(score: Tensor, *_: Tensor) -> Tensor:
+    """Return a score pressed into -CAP to CAP."""
+    return CAP * torch.tanh(score / CAP)

@@ -39,16 +39,24 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is dep
         lambda: attention_cases.window(CPU, torch.float32, 40, 8),
         lambda: attention_cases.padded(CPU, torch.float32, 3, 8),
         lambda: attention_cases.grouped(CPU, torch.float32),
+        lambda: attention_cases.optional(CPU, torch.float32, 40, "softcap"),
+        lambda: attention_cases.optional(CPU, torch.float32, 40, "sinks"),
+        lambda: attention_cases.optional(CPU, torch.float32, 40, "lse"),
+        lambda: layers.latent(CPU, 1, 9),
+        lambda: layers.latent(CPU, 7, 0),
     ],
-    ids=["square", "causal", "chunk", "window", "padded", "grouped"],
-)
+    ids=[
+        "square", "causal", "chunk", "window", "padded", "grouped", "softcap", "sinks", "lse",
+        "latent decode", "latent prompt",
+    ],
+)  # fmt: skip
 def test_peers_of_attention_compute_the_same(case, monkeypatch):
     if not shutil.which(os.environ.get("CXX", "g++")):  # torch's interpreter does the same sums
         compile_with = torch.compile
         monkeypatch.setattr(torch, "compile", lambda f: compile_with(f, backend="aot_eager"))
     _, runs = case()
     ours = runs.pop("ours")()
-    same = [name for name in runs if not name.endswith(("no window", "no mask"))]
+    same = [name for name in runs if not name.endswith(("no window", "no mask", "no extra"))]
 
     assert same
     for name in same:
