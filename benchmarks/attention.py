@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 import attncore as ac
 from attncore.base.arrays import dtype_name
 
-HEADS, WIDTH, CAP = 8, 64, 5.0
+HEADS, WIDTH = 8, 64
 Case = tuple[str, dict[str, Callable[[], object]]]
 
 
