@@ -581,6 +581,22 @@ def test_dropout_is_for_training_and_follows_the_seed():
     assert "dropout" not in repr(plain)
 
 
+def test_dropout_compiles_around_its_generator():
+    torch.compiler.reset()
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, dropout=0.5, **DOUBLE))
+    compiled, x = torch.compile(layer, backend="eager"), rand(B, TQ, WIDTH)
+    found = []
+    for call in (layer, compiled, compiled):
+        torch.manual_seed(5)
+        found.append(call(x))
+
+    assert torch.allclose(found[0], found[1])
+    assert torch.allclose(found[0], found[2])
+    with pytest.raises(Exception, match=r"dropout cannot be recorded: the program would drop"):
+        torch.export.export(layer, (x,), strict=False)
+    assert torch.allclose(torch.export.export(layer.eval(), (x,)).module()(x), layer(x))
+
+
 def test_the_weights_that_are_seen_are_those_that_dropout_left():
     layer = shake(MultiHeadAttention(WIDTH, HEADS, dropout=0.4, **DOUBLE))
     x, kept = rand(B, TQ, WIDTH), {}
