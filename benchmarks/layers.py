@@ -8,13 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.functional import scaled_dot_product_attention as sdpa
-from transformers import GPT2Config
+from transformers import DeepseekV3Config, DynamicCache, GPT2Config
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
+    DeepseekV3Attention,
+    DeepseekV3RotaryEmbedding,
+)
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 from x_transformers.x_transformers import Attention
 
-from attncore.nn import MultiHeadAttention
+import attncore as ac
+from attncore.nn import LatentAttention, MultiHeadAttention
 
 WIDTH, HEADS = 512, 8
+RANK, TURNED = 256, 32
 Case = tuple[str, dict[str, Callable[[], object]]]
 
 
@@ -26,6 +32,8 @@ def cases(device: torch.device) -> Iterator[Case]:
         yield f"forward, ({batch}, {length})", {name: ahead(f, x) for name, f in peers.items()}
     x = torch.randn(1, 2048, WIDTH, device=device, requires_grad=True)
     yield "forward and backward, (1, 2048)", {name: back(f, x) for name, f in peers.items()}
+    for new, before in ((1, 2048), (512, 0)):
+        yield latent(device, new, before)
 
 
 def ahead(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
@@ -46,6 +54,48 @@ def back(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
             layer(x).sum().backward()
 
     return call
+
+
+def latent(device: torch.device, new: int, before: int) -> Case:
+    """Latent attention of the next tokens after those in a cache, in both forms."""
+    config = DeepseekV3Config(
+        hidden_size=WIDTH, num_attention_heads=HEADS, num_key_value_heads=HEADS, q_lora_rank=None,
+        kv_lora_rank=RANK, qk_rope_head_dim=TURNED, qk_nope_head_dim=64, v_head_dim=64,
+        attn_implementation="sdpa",
+    )  # fmt: skip
+    ours = LatentAttention(WIDTH, HEADS, RANK, TURNED, device=device).eval()
+    theirs = DeepseekV3Attention(config, layer_idx=0).to(device).eval()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(1, before + new, WIDTH, device=device)
+    cache = ac.KVCache(1, 1, before + new, RANK + TURNED, value_dim=0, like=x)
+    other = DynamicCache(config=config)
+    turning = DeepseekV3RotaryEmbedding(config).to(device)
+    turns = turning(x, torch.arange(before + new, device=device)[None])
+    hidden = torch.full((new, before + new), -torch.inf, device=device).triu(before + 1)[None, None]
+
+    def run(**form: bool) -> Tensor:
+        with torch.inference_mode():
+            y = ours(x[:, before:], cache=cache, **form)
+            cache.crop(before)
+            return y
+
+    def run_theirs() -> Tensor:
+        with torch.inference_mode():
+            place = tuple(part[:, before:] for part in turns)
+            y = theirs(x[:, before:], place, None if new == 1 else hidden, past_key_values=other)[0]
+            other.crop(-new)
+            return y
+
+    with torch.inference_mode():
+        if before:
+            ours(x[:, :before], cache=cache)
+            theirs(x[:, :before], tuple(part[:, :before] for part in turns), None, other)
+    return f"latent attention, {new} tokens after {before}", {
+        "ours": run,
+        "ours, plain": lambda: run(absorb=False),
+        "ours, absorbed": lambda: run(absorb=True),
+        "transformers, DeepSeek-V3": run_theirs,
+    }
 
 
 def make(device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:

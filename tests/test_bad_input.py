@@ -430,6 +430,15 @@ CALLS = {
         {"logits": numbers(3, 5), "temperature": 0.5, "top_k": 3, "top_p": 0.5},
     ),
     "sampling.draw": (ac.sampling.draw, {"probabilities": numbers(3, 5), "uniform": numbers(3)}),
+    "sampling.accept": (
+        ac.sampling.accept,
+        {
+            "target": numbers(3, 5),
+            "draft": numbers(2, 5),
+            "drafted": np.array([1, 4]),
+            "uniform": numbers(3),
+        },
+    ),
     "images.patches": (ac.images.patches, {"images": numbers(4, 6, 3), "size": 2}),
     "images.from_patches": (
         ac.images.from_patches,

@@ -43,20 +43,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is dep
         lambda: attention_cases.sinks(CPU, torch.float32, 40),
         lambda: attention_cases.log_sum_exp(CPU, torch.float32, 40),
         lambda: attention_cases.packed(CPU, torch.float32, 64),
+        lambda: layers.latent(CPU, 1, 9),
+        lambda: layers.latent(CPU, 7, 0),
     ],
     ids=[
-        "square",
-        "causal",
-        "chunk",
-        "window",
-        "padded",
-        "grouped",
-        "softcap",
-        "sinks",
-        "halves",
-        "packed",
+        "square", "causal", "chunk", "window", "padded", "grouped", "softcap", "sinks", "halves",
+        "packed", "latent decode", "latent prompt",
     ],
-)
+)  # fmt: skip
 def test_peers_of_attention_compute_the_same(case, monkeypatch):
     if not shutil.which(os.environ.get("CXX", "g++")):  # torch's interpreter does the same sums
         compile_with = torch.compile
@@ -65,7 +59,7 @@ def test_peers_of_attention_compute_the_same(case, monkeypatch):
     left_out = timing.first_calls(runs)  # FlexAttention has no log-sum-exp on a CPU
     assert set(left_out) <= {"FlexAttention"}
     ours = runs.pop("ours")()
-    same = [name for name in runs if not name.endswith(("no window", "no mask"))]
+    same = [name for name in runs if not name.endswith(("no window", "no mask", "no extra"))]
 
     assert same
     for name in same:

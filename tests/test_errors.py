@@ -47,6 +47,10 @@ ARRAYS = [
          "images is a masked array, whose mask would be lost"),
     case(lambda: ac.sampling.probabilities(torch.zeros(3, device="meta")), ValueError,
          "logits is on meta, a device that holds shapes but no numbers"),
+    case(lambda: ac.sampling.accept(Z((3, 5)) + 1, Z((3, 5)) + 1, Z(2, int), Z(3)), ValueError,
+         "draft must be (2, 5), for target (..., n + 1, N) = (3, 5), got (3, 5)"),
+    case(lambda: ac.sampling.accept(Z((2, 5)) + 1, Z((1, 5)) + 1, Z(1), Z(2)), TypeError,
+         "drafted must be integers, got float64"),
     case(lambda: ac.softmax(torch.zeros(2, 2).to_sparse()), TypeError,
          "scores must be dense, got torch.sparse_coo; use scores.to_dense()"),
     case(lambda: ac.attention(torch.zeros(3, 2), torch.zeros(5, 2, device="meta"),
@@ -562,6 +566,7 @@ MASKED = {
     "distance": lambda: ac.positions.t5_bucket(masked(np.arange(3))),
     "by_distance": lambda: ac.positions.skew(M),
     "weights": lambda: plot.heatmap(masked(np.eye(3))),
+    "drafted": lambda: ac.sampling.accept(Z((2, 3)), Z((1, 3)), masked(np.array([1])), Z(2)),
 }
 
 

@@ -71,11 +71,23 @@ def test_turned_queries_and_keys(rope):
     check(*twins(24, 4, 2, rope=rope, **part), rand(B, T, 24), causal=True)
 
 
-@pytest.mark.parametrize("option", [{"qk_norm": True}, {"scale": 0.5}, {"scale": "learned"}])
+@pytest.mark.parametrize(
+    "option",
+    [{"qk_norm": True}, {"scale": 0.5}, {"scale": "learned"}, {"softcap": 1.0}, {"sinks": True}],
+    ids=str,
+)
 def test_what_has_no_gradient_here_is_refused(option):
     layer = models.MultiHeadAttention(8, 2, **option, rng=0)
-    with pytest.raises(ValueError, match="a layer with qk_norm or a scale has no gradient written"):
+    message = "a layer with qk_norm, a scale, a softcap or sinks has no gradient written out here"
+    with pytest.raises(ValueError, match=message):
         with_gradient(layer, np.zeros((3, 8)))
+
+
+def test_a_context_that_is_kept_passes_no_gradient_on():
+    layer = models.MultiHeadAttention(8, 2, rng=0)
+    cache = layer.cross_cache(np.zeros((1, 4, 8)))
+    with pytest.raises(ValueError, match=r"a CrossKVCache passes no gradient on: give the context"):
+        with_gradient(layer, np.zeros((1, 3, 8)), cache)
 
 
 @pytest.mark.parametrize("context_dim", [None, 13])

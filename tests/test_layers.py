@@ -10,7 +10,7 @@ from torch import nn
 import attncore as ac
 from attncore import models
 from attncore.models import functional
-from attncore.nn import Block, MultiHeadAttention
+from attncore.nn import Block, Decoder, MultiHeadAttention
 
 B, TQ, TK, WIDTH, HEADS = 2, 5, 7, 12, 3
 DOUBLE = {"dtype": torch.float64}
@@ -511,8 +511,178 @@ def test_the_same_seed_gives_torchs_start_when_new_and_when_reset(context_dim):
         assert torch.equal(reset.get_parameter(name), parameter)
 
 
+# -- softcap, sinks, dropout ------------------------------------------------------------------
+
+OPTIONS = {"softcap": 0.7, "sinks": True}
+
+
+@pytest.mark.parametrize("rope", [None, "half"])
+def test_softcap_and_sinks_are_those_of_attention(rope):
+    layer = shake(MultiHeadAttention(WIDTH, 6, 2, head_dim=8, rope=rope, **OPTIONS, **DOUBLE))
+    x = rand(B, TK, WIDTH)
+    q, k, v = functional.heads(layer, x, None)
+    given = {"causal": True, "softcap": 0.7, "sinks": layer.sinks}
+    mixed = ac.attention(q, k, v, **given)
+    expected = layer.out_proj(mixed.transpose(1, 2).flatten(2))
+    weights = ac.attention_weights(q, k, **given)
+
+    assert torch.allclose(layer(x, causal=True), expected, atol=1e-12)
+    assert torch.allclose(layer.weights(x, causal=True), weights)
+    for found, wanted in zip(
+        layer(x, causal=True, need_weights=True), (expected, weights), strict=True
+    ):
+        assert torch.allclose(found, wanted, atol=1e-12)
+    layer(x, causal=True).pow(2).sum().backward()
+    assert (layer.sinks.grad != 0).all()
+    assert "softcap=0.7" in repr(layer)
+    layer.reset_parameters()
+    assert (layer.sinks == 0).all()
+    twin = models.MultiHeadAttention(WIDTH, 6, 2, head_dim=8, rope=rope, **OPTIONS, rng=0)
+    assert (twin.sinks == 0).all()
+    twin.load_state_dict(shake(layer).state_dict())
+    expected = layer(x, causal=True).detach().numpy()
+    assert np.allclose(twin(x.numpy(), causal=True), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("kind", [ac.KVCache, ac.StaticKVCache])
+def test_softcap_and_sinks_hold_with_a_cache(kind, window):
+    layer = shake(MultiHeadAttention(WIDTH, 6, 2, head_dim=8, rope="half", **OPTIONS, **DOUBLE))
+    x = rand(B, TK, WIDTH)
+    ring = {"window": window} if kind is ac.KVCache else {}
+    cache = kind(B, 2, TK, 8, like=x, **ring)
+    with torch.no_grad():
+        whole = layer(x, causal=True, window=window)
+        parts = [layer(part, cache=cache, window=window) for part in x.split([3, 1, 2, 1], dim=1)]
+
+    assert torch.allclose(torch.cat(parts, dim=1), whole)
+
+
+def test_dropout_is_for_training_and_follows_the_seed():
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, dropout=0.5, **DOUBLE))
+    plain = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE))
+    x = rand(B, 50, WIDTH)
+    torch.manual_seed(3)
+    one, two = layer(x), layer(x)
+    torch.manual_seed(3)
+    generator = torch.Generator()
+    generator.set_state(torch.get_rng_state())
+    q, k, v = functional.heads(layer, x, None)
+    mixed = ac.attention(q, k, v, dropout=0.5, generator=generator)
+
+    assert torch.allclose(one, layer.out_proj(mixed.transpose(1, 2).flatten(2)))
+    torch.manual_seed(3)
+    assert torch.equal(layer(x), one)
+    assert not torch.allclose(one, two)
+    mean = torch.stack([layer(x) for _ in range(300)]).mean(0)
+    assert (mean - plain(x)).abs().max() < (one - plain(x)).abs().max() / 5
+    assert torch.equal(layer.eval()(x), plain(x))
+    assert "dropout=0.5" in repr(layer)
+    assert "dropout" not in repr(plain)
+
+
+def test_dropout_compiles_around_its_generator():
+    torch.compiler.reset()
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, dropout=0.5, **DOUBLE))
+    compiled, x = torch.compile(layer, backend="eager"), rand(B, TQ, WIDTH)
+    found = []
+    for call in (layer, compiled, compiled):
+        torch.manual_seed(5)
+        found.append(call(x))
+
+    assert torch.allclose(found[0], found[1])
+    assert torch.allclose(found[0], found[2])
+    with pytest.raises(Exception, match=r"dropout cannot be recorded: the program would drop"):
+        torch.export.export(layer, (x,), strict=False)
+    assert torch.allclose(torch.export.export(layer.eval(), (x,)).module()(x), layer(x))
+
+
+def test_the_weights_that_are_seen_are_those_that_dropout_left():
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, dropout=0.4, **DOUBLE))
+    x, kept = rand(B, TQ, WIDTH), {}
+    _, _, v = functional.heads(layer, x, None)
+    y, weights = layer(x, need_weights=True)
+    other = layer(x, look=functional.into(kept))
+    for out, seen in ((y, weights), (other, kept["weights"])):
+        assert 0.1 < (seen == 0).double().mean() < 0.8
+        assert torch.allclose(out, layer.out_proj((seen @ v).transpose(1, 2).flatten(2)))
+
+
+def test_a_block_and_a_decoder_pass_the_options_on():
+    block = Block(WIDTH, HEADS, cross=True, dropout=0.3, **OPTIONS)
+    for layer in (block.attention, block.cross):
+        assert (layer.softcap, layer.dropout, len(layer.sinks)) == (0.7, 0.3, HEADS)
+    with pytest.raises(TypeError, match=r"dropout is no option: those of attention are rope"):
+        models.Block(WIDTH, HEADS, dropout=0.3)
+    sizes = {"d_model": 12, "layers": 2, "heads": 6, "kv_heads": 2, "context": 30}
+    ours = Decoder("abcd", **sizes, rope="half", head_dim=4, **OPTIONS, dropout=0.2).double()
+    shake(ours).eval()
+    prompt = torch.tensor([[0, 1, 2, 3], [3, 1, 1, 0]])
+    text = ours.generate(prompt, 20)
+    assert torch.equal(text, ours.generate(prompt, 20, cached=False))
+    twin = models.Decoder("abcd", **sizes, rope="half", head_dim=4, **OPTIONS, rng=0)
+    twin.load_state_dict(ours.state_dict())
+    assert twin.generate(prompt.numpy(), 20).tolist() == text.tolist()
+    assert np.allclose(twin(text.numpy()), ours(text).detach().numpy(), atol=1e-10)
+
+
+# -- a context that is read once --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("context_dim", [None, 8])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_a_cross_cache_stands_for_its_context(context_dim, qk_norm):
+    options = {"context_dim": context_dim, "qk_norm": qk_norm, "head_dim": 4, "sinks": True}
+    layer = shake(MultiHeadAttention(WIDTH, 6, 2, **options, **DOUBLE))
+    twin = models.MultiHeadAttention(WIDTH, 6, 2, **options, rng=0)
+    twin.load_state_dict(layer.state_dict())
+    x, context = rand(B, TQ, WIDTH), rand(B, TK, context_dim or WIDTH, seed=1)
+    mask = torch.rand(TQ, TK, generator=torch.Generator().manual_seed(0)) < 0.7
+    for lengths in (None, [TK, 2]):
+        with torch.no_grad():
+            cache = layer.cross_cache(context, lengths=lengths)
+            expected = layer(x, context, mask, lengths=lengths)
+            found = layer(x, cache, mask)
+        assert torch.allclose(found, expected)
+        assert torch.equal(
+            layer.weights(x, cache, mask), layer.weights(x, context, mask, lengths=lengths)
+        )
+        own = twin.cross_cache(context.numpy(), lengths=lengths)
+        assert type(own.k) is np.ndarray
+        assert np.allclose(twin(x.numpy(), own, mask.numpy()), expected.numpy(), atol=1e-12)
+        cache.select([1, 1, 0])  # as beam search does
+        assert torch.allclose(layer(x[[1, 1, 0]], cache, mask), expected[[1, 1, 0]])
+
+
+@pytest.mark.parametrize("rows", [torch.float32, torch.bfloat16])
+def test_a_cross_cache_serves_under_autocast(rows):
+    layer = shake(MultiHeadAttention(WIDTH, HEADS, **DOUBLE)).float()
+    x, context = rand(B, TQ, WIDTH).to(rows), rand(B, TK, WIDTH, seed=1).float()
+    with torch.no_grad():
+        kept = layer.cross_cache(context)
+        with torch.autocast("cpu", torch.bfloat16):
+            whole = layer(x, context)
+            for cache in (kept, layer.cross_cache(context)):
+                found = layer(x, cache)
+                assert found.dtype == torch.bfloat16
+                assert (found - whole).abs().max() < whole.abs().max() / 50
+
+
+def test_a_block_reads_a_cross_cache():
+    block = shake(Block(WIDTH, HEADS, 1, cross=True)).double()
+    x, context = rand(B, TQ, WIDTH), rand(B, TK, WIDTH, seed=1)
+    own = ac.KVCache(B, 1, TQ, WIDTH // HEADS, like=x)
+    with torch.no_grad():
+        expected = block(x, context, causal=True)
+        cross = block.cross.cross_cache(context)
+        parts = [block(part, cross, cache=own) for part in x.split([2, 1, 2], dim=1)]
+
+    assert torch.allclose(torch.cat(parts, dim=1), expected)
+
+
 Z = torch.zeros
 TURNS = MultiHeadAttention(12, 3, rope="half")
+CROSS = ac.CrossKVCache(Z(1, 3, 7, 4), Z(1, 3, 7, 4))
 
 
 @pytest.mark.parametrize(
@@ -628,12 +798,48 @@ TURNS = MultiHeadAttention(12, 3, rope="half")
         (lambda: TURNS.weights(Z(2, 5, 12), positions=range(4)), ValueError, r"positions must be"),
         (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), need_weights=1), TypeError,
          r"need_weights must be True or False, got int"),
+        (lambda: MultiHeadAttention(12, 3, softcap=0), ValueError,
+         r"softcap must be positive and finite, got 0"),
+        (lambda: MultiHeadAttention(12, 3, softcap="1"), TypeError, r"softcap must be a number"),
+        (lambda: MultiHeadAttention(12, 3, sinks=np.zeros(3)), TypeError,
+         r"sinks must be True or False, got ndarray"),
+        (lambda: MultiHeadAttention(12, 3, dropout=1.0), ValueError,
+         r"dropout must be at least 0 and below 1, got 1.0"),
+        (lambda: MultiHeadAttention(12, 3, dropout=None), TypeError, r"dropout must be a number"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), cache=CROSS), TypeError,
+         r"cache must be a KVCache: give a CrossKVCache in place of the context"),
+        (lambda: MultiHeadAttention(12, 3, 1)(Z(1, 5, 12), CROSS), ValueError,
+         r"context must be a CrossKVCache of 1 key/value heads of width 4, as "
+         r"layer.cross_cache\(context\) makes it, got k \(1, 3, 7, 4\), v \(1, 3, 7, 4\)"),
+        (lambda: MultiHeadAttention(12, 3)(Z(2, 5, 12), CROSS), ValueError,
+         r"with a CrossKVCache of 1 contexts x must be \(1, T, d_model\), got \(2, 5, 12\): use "
+         r"cache.select\(rows\)"),
+        (lambda: MultiHeadAttention(12, 3)(Z(5, 12), CROSS), ValueError,
+         r"x must be \(1, T, d_model\), got \(5, 12\)"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), CROSS, lengths=[3]), ValueError,
+         r"lengths are kept by the CrossKVCache: give them to layer.cross_cache\(context\)"),
+        (lambda: TURNS(Z(1, 5, 12), CROSS), ValueError, r"rope is for self-attention"),
+        (lambda: TURNS.cross_cache(Z(1, 5, 12)), ValueError, r"rope is for self-attention"),
+        (lambda: MultiHeadAttention(12, 3).double()(Z(1, 5, 12).double(), CROSS), TypeError,
+         r"arrays must share one dtype: q float64, k float32"),
+        (lambda: models.MultiHeadAttention(12, 3)(np.zeros((1, 5, 12)), CROSS), TypeError,
+         r"do not mix: q NumPy, k, v torch"),
+        (lambda: MultiHeadAttention(12, 3)(Z(1, 5, 12), CROSS, cache=ac.KVCache(1, 3, 9, 4)),
+         ValueError, r"a cache is for self-attention: a context never grows"),
+        (lambda: MultiHeadAttention(12, 3).cross_cache(Z(5, 12)), ValueError,
+         r"context must be \(B, Tk, context_dim\), got \(5, 12\): use context\[None\] for one"),
+        (lambda: MultiHeadAttention(12, 3).cross_cache(Z(1, 5, 8)), ValueError,
+         r"context must be \(..., T, context_dim = 12\), got \(1, 5, 8\)"),
+        (lambda: MultiHeadAttention(12, 3).cross_cache(Z(1, 5, 12)), ValueError,
+         r"k needs a gradient, which a cache cannot pass on: decode under torch.no_grad\(\)"),
+        (lambda: MultiHeadAttention(12, 3).requires_grad_(False).cross_cache(
+            Z(1, 5, 12), lengths=[6]), ValueError, r"lengths must lie in 0 to Tk = 5, got \[6\]"),
         (lambda: Block(12, 3, norm="batch"), ValueError, r"norm must be one of layer, rms"),
         (lambda: Block(12, 3, network="relu"), ValueError, r"network must be one of gelu, swiglu"),
         (lambda: Block(12, 3, d_ff=0), ValueError, r"d_ff must be at least 1, got 0"),
         (lambda: Block(12, 3, norm_eps=-1), ValueError, r"norm_eps must be positive and finite"),
-        (lambda: Block(12, 3, dropout=0.1), TypeError,
-         r"dropout is no option: those of attention are rope, rope_base, rope_dim, rope_speeds"),
+        (lambda: Block(12, 3, block_dropout=0.1), TypeError,
+         r"block_dropout is no option: those of attention are rope, rope_base, rope_dim, rope_s"),
     ],
 )  # fmt: skip
 def test_the_error_says_what_is_wrong(call, kind, message):

@@ -63,7 +63,9 @@ OPTIONS = {
     "norms without gain": {"qk_norm": True, "qk_gain": False},
     "scale": {"scale": 0.7},
     "learned scale": {"scale": "learned"},
-    "all": {**TURNED, **NORMED, "scale": "learned"},
+    "softcap": {"softcap": 0.5},
+    "sinks": {"sinks": True},
+    "all": {**TURNED, **NORMED, "scale": "learned", "softcap": 0.5, "sinks": True},
 }
 
 

@@ -13,7 +13,7 @@ import torch
 from matplotlib.colors import to_hex
 
 import attncore as ac
-from attncore import draw, parallel, plot
+from attncore import draw, models, nn, parallel, plot
 from attncore.draw.colors import COLORS
 from attncore.exercises import check
 
@@ -113,6 +113,20 @@ def test_documentation_is_complete(function):
         for name in inspect.signature(function).parameters:
             assert re.search(rf"(^|, |\*){name}\b", text, flags=re.M), f"{name} is not explained"
     assert ">>>" in text
+
+
+def test_every_public_name_is_on_the_page_of_the_package():
+    page = (ROOT / "book/api.md").read_text("utf-8")
+    rooms = (ac, ac.cost, ac.images, ac.kernels, ac.masks, ac.positions, ac.sampling, ac.scores)
+    names = {
+        name
+        for room in (*rooms, models, nn, parallel)
+        for name in getattr(room, "__all__", ())
+        if callable(getattr(room, name))
+    }
+
+    assert len(names) > 60
+    assert {name for name in names if not re.search(rf"\b{name}\b", page)} == set()
 
 
 def test_all_is_sorted_and_complete():

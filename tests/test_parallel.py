@@ -681,19 +681,6 @@ def whole(q, k, v, upstream):
     return [out.detach(), q.grad, k.grad, v.grad]
 
 
-def attend(q, k, v, mask):
-    """Return attention to some of the keys, and the log of the sum of exponentials."""
-    k, v = (x.repeat_interleave(q.shape[-3] // x.shape[-3], -3) for x in (k, v))
-    scores = torch.where(mask, q @ k.mT / D**0.5, -1e30)
-    return scores.softmax(-1) @ v, scores.logsumexp(-1)
-
-
-def merge(out, lse, more, more_lse):
-    """Return attention to both parts of the keys."""
-    both = torch.logaddexp(lse, more_lse)
-    return (lse - both).exp()[..., None] * out + (more_lse - both).exp()[..., None] * more, both
-
-
 def places(rank, zigzag):
     """Return which tokens a rank holds: one stretch, or one from the front and one from behind."""
     if not zigzag:
@@ -710,8 +697,8 @@ def ring(q, k, v, upstream, zigzag):
     for step in range(RANKS):
         mask = places((rank - step) % RANKS, zigzag) <= mine[:, None]
         pairs += int(mask.sum())
-        more = attend(q, *held, mask)
-        out, lse = more if out is None else merge(out, lse, *more)
+        more = ac.attention(q, *held, mask, return_lse=True)
+        out, lse = more if out is None else ac.merge((out, more[0]), (lse, more[1]))
         if step < RANKS - 1:
             held = shift(held)
     out.backward(upstream[..., mine, :])
@@ -839,7 +826,7 @@ def test_steps_on_shares_of_a_batch_are_steps_on_all_of_it():
 
 def split_keys(q, k, v):
     """Each rank holds some tokens of the cache; all ranks get the merged output."""
-    out, lse = attend(q, spread(k, axis=-2), spread(v, axis=-2), torch.tensor(True))
+    out, lse = ac.attention(q, spread(k, axis=-2), spread(v, axis=-2), return_lse=True)
     share = (lse - spread(total(lse.exp())).log()).exp()
     return total(share[..., None] * out)
 

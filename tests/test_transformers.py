@@ -18,8 +18,14 @@ from torch.testing import assert_close
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.models.bart.modeling_bart import BartAttention
 from transformers.models.bert.modeling_bert import BertSelfAttention
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
+    DeepseekV3Attention,
+    DeepseekV3RotaryEmbedding,
+)
+from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention
 from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3RotaryEmbedding
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
+from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention, GptOssRotaryEmbedding
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 from transformers.models.mistral.modeling_mistral import MistralAttention
 from transformers.models.phi.modeling_phi import PhiAttention, PhiRotaryEmbedding
@@ -27,7 +33,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 from transformers.models.t5.modeling_t5 import T5Attention
 
 import attncore as ac
-from attncore.nn import Decoder, MultiHeadAttention
+from attncore.nn import Decoder, LatentAttention, MultiHeadAttention
 
 B, T, WIDTH, H, G, D = 2, 13, 30, 6, 2, 8
 START = 40  # beyond the 32 tokens that the models are said to be trained on
@@ -101,6 +107,8 @@ def decoder_only(module, rotation, norms=None, name="o_proj", **options):
 
     def ours(x):
         state = joined(module.q_proj, module.k_proj, module.v_proj, getattr(module, name))
+        if getattr(module, "sinks", None) is not None:
+            state["sinks"] = module.sinks
         if norms is not None:
             state |= {f"{n}_norm.weight": norms(getattr(module, f"{n}_norm").weight) for n in "qk"}
         return layer(state, x, call={**call, "positions": places}, kv_heads=G, **options)
@@ -146,6 +154,56 @@ def gemma3(kind="sliding_attention", **change):
     return decoder_only(
         module, lambda x, places: turning(x, places, kind), lambda gain: 1 + gain, **options
     )
+
+
+def gemma2(**change):
+    config = hf.Gemma2Config(
+        **SIZES | {"attn_implementation": "eager"}, num_hidden_layers=1, sliding_window=4,
+        layer_types=["sliding_attention"], query_pre_attn_scalar=5, attn_logit_softcapping=0.5,
+    )  # fmt: skip
+    module = shake(Gemma2Attention(config, layer_idx=0))
+    options = {"rope": "half", "scale": 5**-0.5, "softcap": 0.5, **change}
+    return decoder_only(module, LlamaRotaryEmbedding(config), **options)
+
+
+def gpt_oss(kind="sliding_attention", **change):
+    rope = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "truncate": False}
+    rope["original_max_position_embeddings"] = 32
+    config = hf.GptOssConfig(
+        **SIZES | {"attn_implementation": "eager"}, num_hidden_layers=1, layer_types=[kind],
+        sliding_window=4, rope_parameters=rope, max_position_embeddings=128,
+    )  # fmt: skip
+    made = ac.positions.rope_speeds(
+        D, base=500.0, kind="yarn", factor=4.0, length=32, truncate=False
+    )
+    module = shake(GptOssAttention(config, layer_idx=0))
+    options = dict(zip(("rope_speeds", "rope_gain"), made, strict=True))
+    options |= {"rope": "half", "bias": True, "sinks": True, "softcap": None, **change}
+    return decoder_only(module, GptOssRotaryEmbedding(config), **options)
+
+
+def deepseek_v3(absorb, q_rank=7, **change):
+    config = hf.DeepseekV3Config(
+        hidden_size=WIDTH, num_attention_heads=H, num_key_value_heads=H, kv_lora_rank=10,
+        q_lora_rank=q_rank, qk_nope_head_dim=D, qk_rope_head_dim=4, v_head_dim=6,
+        attention_bias=True, attn_implementation="sdpa",
+    )  # fmt: skip
+    module, places = shake(DeepseekV3Attention(config, layer_idx=0)), torch.arange(START, START + T)
+    turning = DeepseekV3RotaryEmbedding(config)
+    options = {"head_dim": D, "value_dim": 6, "q_rank": q_rank, "bias": True, **change}
+    layer = LatentAttention(WIDTH, H, 10, 4, dtype=torch.float64, **options)
+
+    def theirs(x):
+        mask = create_causal_mask(config, x, attention_mask=None, past_key_values=None)
+        return module(x, turning(x, places[None]), mask)[0]
+
+    def ours(x):
+        state = dict(module.named_parameters())
+        assert state.keys() == layer.state_dict().keys()
+        call = {"causal": True, "positions": places, "absorb": absorb}
+        return functional_call(layer, state, (x,), call)
+
+    return Family(module, theirs, ours, ANGLES)
 
 
 def mistral(**change):
@@ -261,6 +319,15 @@ FAMILIES: dict[str, tuple[Callable[..., Family], dict[str, Any]]] = {
     "Qwen3": (qwen3, {"norm_eps": 1e-6}),
     "Gemma3, a window": (gemma3, {"window": None}),
     "Gemma3, no window": (lambda **change: gemma3("full_attention", **change), {"scale": None}),
+    "Gemma2": (gemma2, {"softcap": None}),
+    "GPT-OSS, a window": (gpt_oss, {"window": None}),
+    "GPT-OSS, no window": (lambda **change: gpt_oss("full_attention", **change), {"softcap": 0.5}),
+    "DeepSeek-V3": (lambda **change: deepseek_v3(False, **change), {"scale": 0.5}),
+    "DeepSeek-V3, absorbed": (lambda **change: deepseek_v3(True, **change), {"rope": "half"}),
+    "DeepSeek-V3, queries not compressed": (
+        lambda **change: deepseek_v3(None, None, **change),
+        {"norm_eps": 0.1},
+    ),
     "Mistral": (mistral, {"window": 5}),
     "Phi": (phi, {"rope_dim": None}),
     "GPT-2": (gpt2, {"causal": False}),
@@ -288,6 +355,16 @@ def test_values_and_gradients_are_the_same(name):
     assert len(inputs) > 4
     assert_close(found, expected, **family.tolerance)
     assert_close(gradients(found, *inputs), gradients(expected, *inputs), **family.tolerance)
+
+
+def test_without_its_sinks_gpt_oss_would_be_another():
+    family = gpt_oss()
+    x = rand(B, T, WIDTH)
+    found = family.ours(x)
+    with torch.no_grad():
+        family.module.sinks.fill_(-torch.inf)
+
+    assert (family.ours(x) - found).abs().max() > 1e-3
 
 
 @each

@@ -15,20 +15,24 @@ from attncore.base.arrays import (
     Array,
     as_floats,
     cast,
+    check_dense,
+    check_device,
     check_readable,
     dtype_name,
     is_float,
     is_tensor,
     namespace,
+    read_array,
     shape_of,
     wide,
+    widest,
 )
 from attncore.base.integers import check_least
 from attncore.base.settings import check_number
 from attncore.base.tracing import check_holds
 from attncore.core.softmax import softmax
 
-__all__ = ["draw", "probabilities"]
+__all__ = ["accept", "draw", "probabilities"]
 
 
 def probabilities(
@@ -155,7 +159,7 @@ def draw(probabilities: Array, uniform: Array) -> Array:
     2
     """
     xp, p, u = as_floats(
-        probabilities=_as_wide_as(probabilities, uniform),
+        probabilities=_as_wide_as("probabilities", probabilities, uniform),
         uniform=uniform,
     )
     check_readable("probabilities", p)
@@ -166,17 +170,117 @@ def draw(probabilities: Array, uniform: Array) -> Array:
             f"uniform must hold one number for each row: probabilities {shape_of(p)}, "
             f"uniform {shape_of(u)}"
         )
-    check_holds(
-        (u >= 0) & (u < 1),
-        "uniform must be at least 0 and below 1; draw it in 32 or 64 bits, as 16 round up to 1",
+    _check_numbers("probabilities", p, u)
+    return _chosen(xp, p, u)
+
+
+def accept(target: Array, draft: Array, drafted: Array, uniform: Array) -> tuple[Array, Array]:
+    r"""Keep as many drafted tokens as exactly gives the target's distribution, and add one token.
+
+    .. math:: \text{keep } x \text{ with probability } \min\!\left(1, \frac{p(x)}{q(x)}\right),
+        \qquad \text{else draw from } \frac{\max(p - q, 0)}{\sum_n \max(p_n - q_n, 0)}
+
+    A cheap model has drawn n tokens from its own probabilities q, one after the other, and one
+    call of the target model has given its probabilities p at the same places. The first token that
+    is not kept ends it: a token drawn from what q gave too little of takes its place. If all are
+    kept, one more comes from the target's last row. Whatever q is, what is written has the
+    distribution of the target; a better q only makes it longer.
+
+    Parameters
+    ----------
+    target
+        p, `(..., n + 1, N)`: the target's probabilities at each drafted token, and of the token
+        after the last.
+    draft
+        q, `(..., n, N)`: what the drafted tokens were drawn from. Rows of both are divided by
+        their sum.
+    drafted
+        `(..., n)`, the tokens drawn: integers from 0 to N - 1, none of them with a q of 0. No
+        token, n = 0, will do.
+    uniform
+        `(..., n + 1)`, numbers :math:`0 \le u < 1` as for :func:`draw`: one to decide on each
+        token, and one to draw the last.
+
+    Returns
+    -------
+    kept : Array
+        `(...)`, integers from 0 to n: how many of the drafted tokens stay.
+    token : Array
+        `(...)`, integers: the token that comes after these.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a probability is negative or not finite, all of a row are 0, a
+        drafted token is not from 0 to N - 1 or could not have been drawn, or a number is not at
+        least 0 and below 1.
+    TypeError
+        If libraries or dtypes are mixed, `drafted` are not integers, or `uniform` has fewer bits
+        than the probabilities.
+
+    References
+    ----------
+    Leviathan et al. (2023), algorithm 1; Chen et al. (2023), algorithm 2.
+
+    Examples
+    --------
+    Of three tokens the first was drafted twice, and q gave it far too much the second time:
+
+    >>> p = np.array([[0.5, 0.5, 0.0], [0.1, 0.0, 0.9], [0.2, 0.3, 0.5]])
+    >>> q = np.array([[0.5, 0.2, 0.3], [0.8, 0.1, 0.1]])
+    >>> kept, token = accept(p, q, np.array([0, 0]), np.array([0.7, 0.7, 0.5]))
+    >>> int(kept), int(token)
+    (1, 2)
+    """
+    xp, p, q, u = as_floats(
+        target=_as_wide_as("target", target, uniform),
+        draft=_as_wide_as("draft", draft, uniform),
+        uniform=uniform,
     )
-    sound = ((p >= 0) & (p < math.inf)).all(-1) & (p > 0).any(-1)
-    check_holds(sound, "probabilities must be at least 0 and finite, and not all 0")
-    sums = _sums(xp, p)
-    total = sums[..., -1:]
-    # Rounding may lift u times the total to the total, which no stretch reaches beyond.
-    point = xp.minimum(cast(xp, u, sums.dtype)[..., None] * total, xp.nextafter(total, 0 * total))
-    return cast(xp, (sums > point) & (p > 0), xp.int8).argmax(-1)
+    x = _tokens(xp, "drafted", drafted, p)
+    for name, array in (("target", p), ("drafted", x)):
+        check_readable(name, array)
+    if p.ndim < 2 or 0 in p.shape[-2:]:
+        raise ValueError(f"target must be (..., n + 1, N), got {shape_of(p)}")
+    *lead, rows, N = shape_of(p)
+    n = rows - 1
+    for name, array, axes in (
+        ("draft", q, (*lead, n, N)),
+        ("drafted", x, (*lead, n)),
+        ("uniform", u, (*lead, rows)),
+    ):
+        if shape_of(array) != axes:
+            raise ValueError(
+                f"{name} must be {axes}, for target (..., n + 1, N) = {shape_of(p)}, "
+                f"got {shape_of(array)}"
+            )
+    _check_numbers("target", p, u)
+    _check_numbers("draft", q, u)
+    check_holds((x >= 0) & (x < N), f"drafted must lie in 0 to N - 1 = {N - 1}")
+    p, q, u = (cast(xp, a, widest(xp, a)) for a in (p, q, u))
+    p, q = p / p.sum(-1)[..., None], q / q.sum(-1)[..., None]
+    of_p, of_q = (_at(xp, a, x[..., None], -1) for a in (p[..., :n, :], q))
+    check_holds(of_q > 0, "drafted holds a token of probability 0 in draft: it was not drawn there")
+    keep = cast(xp, u[..., :n] * of_q < of_p, xp.int64)
+    kept = xp.cumprod(keep, -1).sum(-1)
+    # Nothing was proposed after the last drafted token: there q is 0, and all of p is left.
+    q = xp.concatenate([q, xp.zeros_like(p[..., :1, :])], -2)
+    p, q = (_at(xp, a, kept[..., None, None], -2) for a in (p, q))
+    left = xp.where(p > q, p - q, 0.0)
+    some = (left > 0).any(axis=-1, keepdims=True)  # rounding may leave nothing
+    return kept, _chosen(xp, xp.where(some, left, p), u[..., n])
+
+
+def _tokens(xp: Any, name: str, tokens: Array, beside: Array) -> Array:
+    """Return tokens as int64."""
+    namespace(**{name: tokens, "target": beside})
+    where = {"device": beside.device} if is_tensor(beside) else {}
+    tokens = read_array(xp, name, tokens, **where)
+    check_dense(name, tokens)
+    if not dtype_name(tokens).startswith(("int", "uint")):
+        raise TypeError(f"{name} must be integers, got {dtype_name(tokens)}")
+    check_device(**{"target": beside, name: tokens})
+    return cast(xp, tokens, xp.int64)
 
 
 def check_settings(temperature: float, top_k: int | None, top_p: float | None) -> None:
@@ -205,16 +309,42 @@ def _checked(scores: Array) -> Array:
     return scores
 
 
-def _as_wide_as(probabilities: Array, uniform: Array) -> Array:
+def _check_numbers(name: str, p: Array, u: Array) -> None:
+    """Raise unless rows of p can be drawn from, with numbers u."""
+    check_holds(
+        (u >= 0) & (u < 1),
+        "uniform must be at least 0 and below 1; draw it in 32 or 64 bits, as 16 round up to 1",
+    )
+    sound = ((p >= 0) & (p < math.inf)).all(-1) & (p > 0).any(-1)
+    check_holds(sound, f"{name} must be at least 0 and finite, and not all 0")
+
+
+def _chosen(xp: Any, p: Array, u: Array) -> Array:
+    """Return the tokens that numbers `(...)` choose from p `(..., N)`."""
+    sums = _sums(xp, p)
+    total = sums[..., -1:]
+    # Rounding may lift u times the total to the total, which no stretch reaches beyond.
+    point = xp.minimum(cast(xp, u, sums.dtype)[..., None] * total, xp.nextafter(total, 0 * total))
+    return cast(xp, (sums > point) & (p > 0), xp.int8).argmax(-1)
+
+
+def _at(xp: Any, array: Array, index: Array, axis: int) -> Array:
+    """Return what stands at `index` of an axis, without that axis."""
+    take = np.take_along_axis if xp is np else xp.take_along_dim
+    return take(array, index, axis).squeeze(axis)
+
+
+def _as_wide_as(name: str, probabilities: Array, uniform: Array) -> Array:
     """Return the probabilities in the dtype of `uniform`, if that has more bits."""
-    xp = namespace(probabilities=probabilities, uniform=uniform)
+    xp = namespace(**{name: probabilities, "uniform": uniform})
     both = probabilities, uniform
     if not all((isinstance(a, np.ndarray) or is_tensor(a)) and is_float(a) for a in both):
         return probabilities
     have, given = (a.dtype.itemsize for a in both)
     if given < have:
+        called = "the probabilities" if name == "probabilities" else name
         raise TypeError(
-            f"uniform is {dtype_name(uniform)}, with fewer bits than the probabilities, "
+            f"uniform is {dtype_name(uniform)}, with fewer bits than {called}, "
             f"{dtype_name(probabilities)}: draw it in {dtype_name(probabilities)}"
         )
     return cast(xp, probabilities, uniform.dtype) if given > have else probabilities

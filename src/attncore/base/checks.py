@@ -138,15 +138,21 @@ def check_softcap(softcap: float | None) -> float | None:
     return None if softcap is None else check_positive("softcap", softcap)
 
 
+def check_share(dropout: float) -> float:
+    """Return the share of the weights to drop."""
+    share = check_number("dropout", dropout)
+    if not 0 <= share < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+    return share
+
+
 def check_dropout(dropout: float | None, generator: Any, q: Array) -> float:
     """Return the share of the weights to drop, for which there must be a generator."""
     library = "torch.Generator" if is_tensor(q) else "numpy.random.Generator"
     kind = sys.modules["torch"].Generator if is_tensor(q) else np.random.Generator
     if generator is not None and not isinstance(generator, kind):
         raise TypeError(f"generator must be a {library}, got {type(generator).__name__}")
-    share = 0.0 if dropout is None else check_number("dropout", dropout)
-    if not 0 <= share < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+    share = 0.0 if dropout is None else check_share(dropout)
     if share and generator is None:
         made = "torch.Generator().manual_seed(0)" if is_tensor(q) else "np.random.default_rng(0)"
         raise ValueError(f"dropout needs a generator to draw from, such as {made}")

@@ -97,6 +97,12 @@ class KVCache(Memory):
         self._length: Any = 0
 
     @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """B, G, D and E: sequences, key/value heads, and the widths of a key and of a value."""
+        B, G, _, D = self._k.shape
+        return B, G, D, self._v.shape[3]
+
+    @property
     def length(self) -> Any:
         """Tokens appended so far; the position of the next one. What was read stays as it is."""
         return self._length

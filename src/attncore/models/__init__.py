@@ -8,6 +8,7 @@ written out by hand, is in :mod:`attncore.models.gradient`.
 
 from attncore.models.adam import Adam
 from attncore.models.gradient import with_gradient
+from attncore.models.latent import LatentAttention
 from attncore.models.layers import Block, MultiHeadAttention
 from attncore.models.lm import Decoder, load, whale
 from attncore.models.seq2seq import Translator
@@ -18,6 +19,7 @@ __all__ = [
     "Adam",
     "Block",
     "Decoder",
+    "LatentAttention",
     "MultiHeadAttention",
     "Translator",
     "VisionTransformer",

@@ -8,10 +8,13 @@ N tokens to choose from. What a cache is given, it keeps; nothing else is change
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from attncore.base.arrays import Array, cast, library_of, namespace, padding_mask, widest
+from attncore.base.tracing import known
+from attncore.cache.cross import CrossKVCache
 from attncore.cache.growing import KVCache, undo_on_error
 from attncore.cache.static import StaticKVCache
 from attncore.core.attention import attention, attention_weights
@@ -28,7 +31,7 @@ Look = Callable[[str, Array], Any]
 def heads(
     p: Any,
     x: Array,
-    context: Array | None,
+    context: Array | CrossKVCache | None,
     cache: KVCache | None = None,
     places: Array | None = None,
 ) -> tuple[Array, Array, Array]:
@@ -36,17 +39,13 @@ def heads(
 
     `places` are the positions of the rows of x, if they are others: `(T,)` or `(..., 1, T)`.
     """
-    counts = (p.heads, p.kv_heads, p.kv_heads)
-    if context is None:  # one product for the three
-        rows = linear(x, p.in_proj_weight, p.in_proj_bias)  # (..., T, (H + 2 G) D)
-        q, k, v = split(by_head(rows, sum(counts)), counts, -3)
-    else:
-        q, k, v = (
-            by_head(linear(source, weight, bias), count)
-            for source, weight, bias, count in zip(
-                (x, context, context), *maps(p), counts, strict=True
-            )
-        )
+    if isinstance(context, CrossKVCache):
+        return queries(p, x), context.k, context.v
+    if context is not None:
+        return queries(p, x), *keys_and_values(p, context)
+    counts = (p.heads, p.kv_heads, p.kv_heads)  # one product for the three
+    rows = linear(x, p.in_proj_weight, p.in_proj_bias)  # (..., T, (H + 2 G) D)
+    q, k, v = split(by_head(rows, sum(counts)), counts, -3)
     if p.q_norm is not None:
         q, k = normed(p.q_norm, q), normed(p.k_norm, k)
     if p.rope is not None:
@@ -58,6 +57,22 @@ def heads(
         cos, sin = turns(xp, places, q, p.rope_dim, **speed)  # once for both
         q, k = turn(xp, q, cos, sin, p.rope), turn(xp, k, cos, sin, p.rope)
     return q, k, v
+
+
+def queries(p: Any, x: Array) -> Array:
+    """Return q `(..., H, Tq, D)` alone, of a cross-attention."""
+    weights, biases = maps(p)
+    q = by_head(linear(x, weights[0], biases[0]), p.heads)
+    return q if p.q_norm is None else normed(p.q_norm, q)
+
+
+def keys_and_values(p: Any, context: Array) -> tuple[Array, Array]:
+    """Return k and v `(..., G, Tk, D)` of a context."""
+    k, v = (
+        by_head(linear(context, weight, bias), p.kv_heads)
+        for weight, bias in list(zip(*maps(p), strict=True))[1:]
+    )
+    return k if p.k_norm is None else normed(p.k_norm, k), v
 
 
 def normed(norm: Any, rows: Array) -> Array:
@@ -87,7 +102,7 @@ def maps(p: Any) -> tuple[Sequence[Array], Sequence[Array | None]]:
 def attend(
     p: Any,
     x: Array,
-    context: Array | None = None,
+    context: Array | CrossKVCache | None = None,
     mask: Array | None = None,
     *,
     causal: bool = False,
@@ -99,31 +114,155 @@ def attend(
 ) -> Array:
     """Multi-head attention from x to a context, or to itself: `(..., Tq, d)`."""
     q, k, v = heads(p, x, context, cache, places)
+    if isinstance(context, CrossKVCache):
+        lengths = context.lengths
+        q = q.to(k.dtype) if q.dtype != k.dtype and autocasts(q) else q
     if cache is not None and k.dtype != cache.dtype and autocasts(k):
         q, k, v = (a.to(cache.dtype) for a in (q, k, v))
     q, k, v = seen(look, "q", q), seen(look, "k", k), seen(look, "v", v)
     with undo_on_error(() if cache is None else (cache,)):
         if cache is not None:
             k, v = cache.append(k, v)
-            if isinstance(cache, StaticKVCache):
-                mask = combine(mask, cache.mask(x.shape[-2], window=window))
-                causal, window = False, None
-            else:
-                causal, window = True, cache.window if window is None else window
+            mask, causal, window = limits_behind(cache, x.shape[-2], mask, window)
         limits = {"causal": causal, "window": window, "lengths": lengths, "scale": p.scale}
-        other = None
-        if look is not None:
-            other = look("weights", attention_weights(q, k, mask, **limits))
-        mixed = attention(q, k, v, mask, **limits) if other is None else mix(other, v)
+        mixed = average(q, k, v, mask, limits | extras(p), look)
         mixed = seen(look, "heads", mixed)  # (..., H, Tq, D)
-        rows = mixed.swapaxes(-3, -2)  # (..., Tq, H, D)
-        return p.out_proj(rows.reshape(*rows.shape[:-2], p.widths[0]))
+        return p.out_proj(side_by_side(mixed))
+
+
+def limits_behind(
+    cache: KVCache, n: int, mask: Array | None, window: int | None
+) -> tuple[Array | None, bool, int | None]:
+    """Return mask, causal and window for the n tokens that were appended to a cache last."""
+    if isinstance(cache, StaticKVCache):
+        return combine(mask, cache.mask(n, window=window)), False, None
+    return mask, True, cache.window if window is None else window
+
+
+def extras(p: Any) -> dict[str, Any]:
+    """Return those options of attention that only some layers have."""
+    if p.softcap is None and p.sinks is None and not p.dropout:
+        return {}
+    found = {"softcap": p.softcap, "sinks": p.sinks}
+    if p.dropout and p.training:
+        found |= {"dropout": p.dropout, "generator": sys.modules["torch"].default_generator}
+    return found
+
+
+def average(
+    q: Array, k: Array, v: Array, mask: Array | None, options: dict[str, Any], look: Look | None
+) -> Array:
+    """Return attention `(..., H, Tq, E)`; the weights are built only if somebody looks."""
+    if look is None:
+        return attention(q, k, v, mask, **options)
+    weights = attention_weights(q, k, mask, **options)
+    other = look("weights", weights)
+    if other is None and "dropout" in options:  # a second draw would drop others
+        other = weights
+    return attention(q, k, v, mask, **options) if other is None else mix(other, v)
+
+
+def side_by_side(heads: Array) -> Array:
+    """Lay heads `(..., H, T, E)` side by side: `(..., T, H E)`."""
+    rows = heads.swapaxes(-3, -2)
+    return rows.reshape(*rows.shape[:-2], rows.shape[-2] * rows.shape[-1])
+
+
+def latent(
+    p: Any,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: Any = None,
+    places: Array | None = None,
+    cache: KVCache | None = None,
+    absorb: bool | None = None,
+    look: Look | None = None,
+) -> Array:
+    """Multi-head latent attention from x to itself: `(..., T, d)`."""
+    q, rows = compressed(p, x, cache, places)
+    if cache is not None and rows.dtype != cache.dtype and autocasts(rows):
+        rows = rows.to(cache.dtype)
+    with undo_on_error(() if cache is None else (cache,)):
+        if cache is not None:
+            rows, _ = cache.append(rows)
+            mask, causal, window = limits_behind(cache, x.shape[-2], mask, window)
+        options = {"causal": causal, "window": window, "lengths": lengths, "scale": p.scale}
+        if absorb is None:
+            absorb = absorbing_is_less(p, x.shape[-2], rows.shape[-2])
+        attend_to = absorbed if absorb else expanded
+        mixed = seen(look, "heads", attend_to(p, q, rows, mask, options, look))
+        return p.o_proj(side_by_side(mixed))
+
+
+def compressed(
+    p: Any, x: Array, cache: KVCache | None, places: Array | None
+) -> tuple[Array, Array]:
+    """Return q `(..., H, T, D + R)` and what is kept of each token, `(..., 1, T, rank + R)`."""
+    q = p.q_proj(x) if p.q_rank is None else p.q_b_proj(normed(p.q_a_layernorm, p.q_a_proj(x)))
+    q = by_head(q, p.heads)
+    row, key = split(p.kv_a_proj_with_mqa(x), (p.rank, p.rope_dim), -1)
+    row, key = normed(p.kv_a_layernorm, row)[..., None, :, :], key[..., None, :, :]  # one head
+    xp = namespace(x=x)
+    if places is None:
+        start = 0 if cache is None else cache.length
+        places = positions_from(start, x.shape[-2], x, dtype=widest(xp, x))
+    speed = {"base": p.rope_base, "speeds": p.speeds_beside(x), "gain": p.rope_gain}
+    cos, sin = turns(xp, places, q, p.rope_dim, **speed)
+    plain, turned = split(q, (p.head_dim, p.rope_dim), -1)
+    q = xp.concatenate([plain, turn(xp, turned, cos, sin, p.rope)], -1)
+    return q, xp.concatenate([row, turn(xp, key, cos, sin, p.rope)], -1)
+
+
+def absorbing_is_less(p: Any, Tq: int, Tk: int) -> bool:
+    """Tell whether the absorbed form multiplies less, for each head, than the plain one."""
+    D, E, R, rank = p.head_dim, p.value_dim, p.rope_dim, p.rank
+    if not p.can_absorb():
+        return False
+    return known(
+        Tq * rank * (D + E) + Tq * Tk * (2 * rank + R) < Tk * rank * (D + E) + Tq * Tk * (D + R + E)
+    )
+
+
+def expanded(
+    p: Any, q: Array, rows: Array, mask: Array | None, options: dict[str, Any], look: Look | None
+) -> Array:
+    """Attend, with keys and values of every head made anew from the rows: `(..., H, Tq, E)`."""
+    xp = namespace(rows=rows)
+    row, key = split(rows, (p.rank, p.rope_dim), -1)
+    made = by_head(p.kv_b_proj(row[..., 0, :, :]), p.heads)
+    k, v = split(made, (p.head_dim, p.value_dim), -1)
+    key = xp.broadcast_to(cast(xp, key, k.dtype), (*k.shape[:-1], p.rope_dim))
+    q, k = cast(xp, q, k.dtype), xp.concatenate([k, key], -1)
+    q, k, v = seen(look, "q", q), seen(look, "k", k), seen(look, "v", v)
+    return average(q, k, v, mask, options, look)
+
+
+def absorbed(
+    p: Any, q: Array, rows: Array, mask: Array | None, options: dict[str, Any], look: Look | None
+) -> Array:
+    """Attend to the rows themselves, one key/value head for all: `(..., H, Tq, E)`.
+
+    q (W c) is (q W) c, and the sum of a W c is W (the sum of a c): the map from rows to keys goes
+    to the queries, and the one to values to what comes out.
+    """
+    xp = namespace(rows=rows)
+    up = p.kv_b_proj.weight.reshape(p.heads, p.head_dim + p.value_dim, p.rank)
+    to_k, to_v = split(up, (p.head_dim, p.value_dim), -2)  # (H, D, rank), (H, E, rank)
+    plain, turned = split(q, (p.head_dim, p.rope_dim), -1)
+    q = xp.concatenate([cast(xp, plain @ to_k, q.dtype), turned], -1)  # (..., H, Tq, rank + R)
+    q, rows = seen(look, "q", cast(xp, q, rows.dtype)), seen(look, "k", rows)
+    # As values the rows keep their key: to cut it off first would copy all of them.
+    mixed = average(q, rows, seen(look, "v", rows), mask, options, look)[..., : p.rank]
+    return mixed @ to_v.mT
 
 
 def block(
     p: Any,
     x: Array,
-    context: Array | None = None,
+    context: Array | CrossKVCache | None = None,
     mask: Array | None = None,
     *,
     causal: bool = False,

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from attncore.base.arrays import shape_of
+from attncore.cache.cross import CrossKVCache
 from attncore.core.reference import fold
-from attncore.models.functional import by_head, maps
+from attncore.models.functional import by_head, maps, side_by_side
 from attncore.models.inputs import check_rows
 from attncore.models.layers import MultiHeadAttention
 from attncore.models.ops import linear
@@ -57,8 +58,8 @@ def with_gradient(
     Raises
     ------
     ValueError, TypeError
-        As ``forward``; if `layer` is no such layer, or has `qk_norm` or `scale`; and ``backward``,
-        if d_y does not fit y.
+        As ``forward``; if `layer` is no such layer, or has `qk_norm`, `scale`, `softcap` or
+        `sinks`, or the context is a cache; and ``backward``, if d_y does not fit y.
 
     References
     ----------
@@ -81,10 +82,14 @@ def with_gradient(
             "layer must be an attncore.models.MultiHeadAttention, got "
             f"{type(layer).__name__}: for a torch module call backward() of the loss"
         )
-    if layer.q_norm is not None or layer.scale is not None:
+    options = (layer.q_norm, layer.scale, layer.softcap, layer.sinks)
+    if any(option is not None for option in options):
         raise ValueError(
-            "a layer with qk_norm or a scale has no gradient written out here: use attncore.nn"
+            "a layer with qk_norm, a scale, a softcap or sinks has no gradient written out here: "
+            "use attncore.nn"
         )
+    if isinstance(context, CrossKVCache):
+        raise ValueError("a CrossKVCache passes no gradient on: give the context itself")
     kept: dict[str, np.ndarray] = {}  # what the way back needs: q, k, v, weights and heads
     limits: dict[str, Any] = {"causal": causal, "window": window, "lengths": lengths}
     y = layer(x, context, mask, **limits, look=kept.setdefault)
@@ -106,13 +111,13 @@ def gradients(
     d_y: np.ndarray,
 ) -> Gradients:
     """Return the gradients by name, from the one of y and what was kept on the way to y."""
-    found = {"out_proj.weight": of_map(d_y, joined(kept["heads"]))}  # (d, H D)
+    found = {"out_proj.weight": of_map(d_y, side_by_side(kept["heads"]))}  # (d, H D)
     found["out_proj.bias"] = of_bias(d_y)  # (d,)
     d_heads = by_head(linear(d_y, layer.out_proj.weight.T), layer.heads)  # (..., H, Tq, D)
     d_q, d_k, d_v = of_attention(kept["q"], kept["k"], kept["v"], kept["weights"], d_heads)
     d_q, d_k = turned_back(layer, d_q), turned_back(layer, d_k)
 
-    d_rows = [joined(d) for d in (d_q, d_k, d_v)]  # (..., Tq, H D), and (..., Tk, G D) twice
+    d_rows = [side_by_side(d) for d in (d_q, d_k, d_v)]  # (..., Tq, H D), and (..., Tk, G D) twice
     sources = (x, x, x) if context is None else (x, context, context)
     each = [of_map(d, source) for d, source in zip(d_rows, sources, strict=True)]
     if layer.context_dim == layer.d_model:
@@ -169,9 +174,3 @@ def of_map(d_y: np.ndarray, x: np.ndarray) -> np.ndarray:
 def of_bias(d_y: np.ndarray) -> np.ndarray:
     """Return the gradient `(out,)` of b in y = x W^T + b, summed over all rows."""
     return d_y.reshape(-1, d_y.shape[-1]).sum(0)
-
-
-def joined(heads: np.ndarray) -> np.ndarray:
-    """Lay heads `(..., H, T, D)` side by side: `(..., T, H D)`."""
-    rows = heads.swapaxes(-3, -2)
-    return rows.reshape(*rows.shape[:-2], -1)

@@ -17,10 +17,11 @@ from attncore.base.arrays import (
     shape_of,
     widest,
 )
-from attncore.base.checks import check_scale
+from attncore.base.checks import check_scale, check_softcap
 from attncore.base.integers import check_sizes, check_window
 from attncore.base.settings import check_choice, check_flag, check_positive
 from attncore.base.tracing import is_traced
+from attncore.cache.cross import CrossKVCache
 from attncore.cache.growing import KVCache
 from attncore.core.attention import attention_weights
 from attncore.models import functional
@@ -32,11 +33,66 @@ from attncore.positions.speeds import check_rope_dim
 
 NORMS, NETWORKS = ("layer", "rms"), ("gelu", "swiglu")
 ROPE = ("rope", "rope_base", "rope_dim", "rope_speeds", "rope_gain")
-OPTIONS = (*ROPE, "head_dim", "bias", "qk_norm", "qk_gain", "scale")
+OPTIONS = (*ROPE, "head_dim", "bias", "qk_norm", "qk_gain", "scale", "softcap", "sinks")
 """What a block passes on to its attention."""
 
 
-class AttentionParts:
+class RopeParts:
+    """What turns the heads of a layer by their positions."""
+
+    rope: str | None
+    rope_speeds: tuple[float, ...] | None
+    sent_speeds: Any
+
+    def _set_rope(
+        self,
+        width: int,
+        rope: str | None,
+        rope_base: float,
+        rope_dim: int | None,
+        rope_speeds: Array | None,
+        rope_gain: float,
+    ) -> None:
+        self.rope, self.rope_base, self.rope_gain = rope, rope_base, rope_gain
+        self.rope_dim, self.rope_speeds, self.sent_speeds = width, None, None
+        if rope is None:
+            if rope_dim is not None or rope_speeds is not None or rope_gain != 1:
+                raise ValueError("rope_dim, rope_speeds and rope_gain need rope=, such as 'half'")
+            return
+        self.rope_dim = check_rope_dim(rope_dim, width)
+        check_rope(self.rope_dim, rope_base, rope)
+        self.rope_gain = check_positive("rope_gain", rope_gain)
+        if rope_speeds is not None:
+            xp = namespace(rope_speeds=rope_speeds)
+            speeds = check_speeds(xp, rope_speeds, self.rope_dim)
+            check_readable("rope_speeds", speeds)
+            self.rope_speeds = tuple(speeds.tolist())  # no cast of the layer will round them
+
+    def speeds_beside(self, x: Array) -> Any:
+        """Return the speeds, if they were given, where x is; they are sent to a GPU only once."""
+        if self.rope_speeds is None or not is_tensor(x):
+            return self.rope_speeds
+        if self.sent_speeds is not None and self.sent_speeds.device == x.device:
+            return self.sent_speeds
+        torch = namespace(x=x)
+        options = {"dtype": widest(torch, x), "device": x.device}
+        if is_traced():
+            return torch.asarray(self.rope_speeds, **options)
+        with torch.inference_mode(False):  # what is kept may be met in training too
+            self.sent_speeds = torch.asarray(self.rope_speeds, **options)
+        return self.sent_speeds
+
+    def _places(self, x: Array, positions: Array) -> Array:
+        """Return positions as they turn the heads: `(T,)`, or `(..., 1, T)` for all heads."""
+        if self.rope is None:
+            raise ValueError("positions are for rope: make the layer with rope='half'")
+        xp = namespace(x=x, positions=positions)
+        places = exact(xp, positions, x)
+        check_places(places, shape_of(x)[:-1])
+        return places if places.ndim == 1 else places[..., None, :]
+
+
+class AttentionParts(RopeParts):
     """Sizes, checks and forward pass of multi-head attention; the parameters are elsewhere."""
 
     in_proj_weight: Any
@@ -46,8 +102,8 @@ class AttentionParts:
     in_proj_bias: Any
     out_proj: Any
     scale: Any
-    rope_speeds: tuple[float, ...] | None
-    sent_speeds: Any
+    sinks: Any
+    dropout: float = 0.0
 
     def _set_sizes(
         self,
@@ -75,43 +131,6 @@ class AttentionParts:
         self.context_dim = context_dim
         self.widths = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim)
 
-    def _set_rope(
-        self,
-        rope: str | None,
-        rope_base: float,
-        rope_dim: int | None,
-        rope_speeds: Array | None,
-        rope_gain: float,
-    ) -> None:
-        self.rope, self.rope_base, self.rope_gain = rope, rope_base, rope_gain
-        self.rope_dim, self.rope_speeds, self.sent_speeds = self.head_dim, None, None
-        if rope is None:
-            if rope_dim is not None or rope_speeds is not None or rope_gain != 1:
-                raise ValueError("rope_dim, rope_speeds and rope_gain need rope=, such as 'half'")
-            return
-        self.rope_dim = check_rope_dim(rope_dim, self.head_dim)
-        check_rope(self.rope_dim, rope_base, rope)
-        self.rope_gain = check_positive("rope_gain", rope_gain)
-        if rope_speeds is not None:
-            xp = namespace(rope_speeds=rope_speeds)
-            speeds = check_speeds(xp, rope_speeds, self.rope_dim)
-            check_readable("rope_speeds", speeds)
-            self.rope_speeds = tuple(speeds.tolist())  # no cast of the layer will round them
-
-    def speeds_beside(self, x: Array) -> Any:
-        """Return the speeds, if they were given, where x is; they are sent to a GPU only once."""
-        if self.rope_speeds is None or not is_tensor(x):
-            return self.rope_speeds
-        if self.sent_speeds is not None and self.sent_speeds.device == x.device:
-            return self.sent_speeds
-        torch = namespace(x=x)
-        options = {"dtype": widest(torch, x), "device": x.device}
-        if is_traced():
-            return torch.asarray(self.rope_speeds, **options)
-        with torch.inference_mode(False):  # what is kept may be met in training too
-            self.sent_speeds = torch.asarray(self.rope_speeds, **options)
-        return self.sent_speeds
-
     def _check_scale(self, scale: Any) -> float | None:
         """Return the number that scores are to be multiplied by; None if it is left or learned."""
         if isinstance(scale, str):
@@ -132,7 +151,7 @@ class AttentionParts:
     def forward(
         self,
         x: Array,
-        context: Array | None = None,
+        context: Array | CrossKVCache | None = None,
         mask: Array | None = None,
         *,
         causal: bool = False,
@@ -150,7 +169,8 @@ class AttentionParts:
         x
             `(..., Tq, d_model)`.
         context
-            `(..., Tk, context_dim)` for cross-attention.
+            `(..., Tk, context_dim)` for cross-attention; or what :meth:`cross_cache` made of it,
+            x `(B, Tq, d_model)`.
         mask
             Boolean, broadcast to `(..., H, Tq, Tk)`; True = may attend. Not with a cache
             that has a window.
@@ -159,7 +179,7 @@ class AttentionParts:
             context too. A cache's window, if it has one, is used unasked, and no other can be.
         lengths
             `(B,)`, as in :func:`attncore.attention`: how many rows of each sequence of x, or of
-            the context, are real. Not with a cache.
+            the context, are real. Not with a cache; one of a context has its own.
         positions
             `(T,)`, or `(B, T)` for each of the rows of x `(B, T, d_model)`: where they stand, for
             `rope`. Integers, or floats of 32 bits at least; from 0 on, or from ``cache.length``,
@@ -185,9 +205,9 @@ class AttentionParts:
             `(..., Tq, d_model)`; with `need_weights` a pair of it and the weights
             `(..., H, Tq, Tk)`.
         """
-        self._check(x, context)
+        self._check(x, context, lengths)
         if cache is not None:
-            self._check_cache(x, context, mask, window, lengths, cache)
+            check_cache(x, context, mask, window, lengths, cache)
         options = {"causal": causal, "window": window, "lengths": lengths, "cache": cache}
         if positions is not None:
             options["places"] = self._places(x, positions)
@@ -200,10 +220,29 @@ class AttentionParts:
         y = functional.attend(self, x, context, mask, **options, look=look)
         return y, found["weights"]
 
+    def cross_cache(self, context: Array, *, lengths: Any = None) -> CrossKVCache:
+        """Return the keys and values of a context, computed once: what a decoder looks up.
+
+        Parameters
+        ----------
+        context
+            `(B, Tk, context_dim)`.
+        lengths
+            `(B,)`: how many rows of each context are real. All, unless given.
+        """
+        self._check_context(context)
+        if context.ndim != 3:
+            raise ValueError(
+                f"context must be (B, Tk, context_dim), got {shape_of(context)}: "
+                "use context[None] for one"
+            )
+        k, v = functional.keys_and_values(self, context)
+        return CrossKVCache(k, v, lengths=lengths)
+
     def weights(
         self,
         x: Array,
-        context: Array | None = None,
+        context: Array | CrossKVCache | None = None,
         mask: Array | None = None,
         *,
         causal: bool = False,
@@ -215,31 +254,31 @@ class AttentionParts:
 
         The arguments are those of :meth:`forward`, without a cache.
         """
-        self._check(x, context)
+        self._check(x, context, lengths)
         places = None if positions is None else self._places(x, positions)
         q, k, _ = functional.heads(self, x, context, places=places)
+        if isinstance(context, CrossKVCache):
+            lengths = context.lengths
         limits: dict[str, Any] = {"causal": causal, "window": window, "lengths": lengths}
-        return attention_weights(q, k, mask, **limits, scale=self.scale)
+        options = {**limits, "scale": self.scale, **functional.extras(self)}
+        return attention_weights(q, k, mask, **options)
 
-    def _places(self, x: Array, positions: Array) -> Array:
-        """Return positions as they turn the heads: `(T,)`, or `(..., 1, T)` for all heads."""
-        if self.rope is None:
-            raise ValueError("positions are for rope: make the layer with rope='half'")
-        xp = namespace(x=x, positions=positions)
-        places = exact(xp, positions, x)
-        check_places(places, shape_of(x)[:-1])
-        return places if places.ndim == 1 else places[..., None, :]
-
-    def _check(self, x: Array, context: Array | None) -> None:
+    def _check(self, x: Array, context: Array | CrossKVCache | None, lengths: Any) -> None:
         shared = self.context_dim == self.d_model
-        weight = self.in_proj_weight if shared else self.q_proj_weight
-        check_rows("x", x, weight)
+        check_rows("x", x, self.in_proj_weight if shared else self.q_proj_weight)
         if x.ndim < 2 or x.shape[-1] != self.d_model:
             raise ValueError(f"x must be (..., T, d_model = {self.d_model}), got {shape_of(x)}")
         if context is None:
             if not shared:
                 raise ValueError(f"a context of width {self.context_dim} is needed")
-            return
+        elif isinstance(context, CrossKVCache):
+            self._check_cross_cache(x, context, lengths)
+        else:
+            self._check_context(context)
+
+    def _check_context(self, context: Array) -> None:
+        shared = self.context_dim == self.d_model
+        weight = self.in_proj_weight if shared else self.k_proj_weight
         check_rows("context", context, weight, hint="; pass a mask as mask=")
         if self.rope is not None:
             raise ValueError("rope is for self-attention: a context has positions of its own")
@@ -249,37 +288,61 @@ class AttentionParts:
                 f"got {shape_of(context)}"
             )
 
-    @staticmethod
-    def _check_cache(
-        x: Array,
-        context: Array | None,
-        mask: Array | None,
-        window: int | None,
-        lengths: Any,
-        cache: KVCache,
-    ) -> None:
-        """Refuse what the cache cannot serve, before anything is appended to it."""
-        if not isinstance(cache, KVCache):
-            raise TypeError(f"cache must be a KVCache, got {type(cache).__name__}")
-        if context is not None:
-            raise ValueError("a cache is for self-attention: a context never grows")
+    def _check_cross_cache(self, x: Array, context: CrossKVCache, lengths: Any) -> None:
+        """Refuse keys and values that this layer cannot have made."""
+        G, D = self.kv_heads, self.head_dim
+        B, found, _, width = shape_of(context.k)
+        if (found, width, context.v.shape[3]) != (G, D, D):
+            raise ValueError(
+                f"context must be a CrossKVCache of {G} key/value heads of width {D}, as "
+                f"layer.cross_cache(context) makes it, got k {shape_of(context.k)}, "
+                f"v {shape_of(context.v)}"
+            )
+        if self.rope is not None:
+            raise ValueError("rope is for self-attention: a context has positions of its own")
+        if x.ndim != 3 or len(x) != B:
+            raise ValueError(
+                f"with a CrossKVCache of {B} contexts x must be ({B}, T, d_model), got "
+                f"{shape_of(x)}: use cache.select(rows) to repeat or to drop contexts"
+            )
         if lengths is not None:
-            raise ValueError("lengths cannot be used with a cache, whose rows are all one length")
-        if x.ndim != 3:
-            raise ValueError(f"with a cache x must be (B, T, d_model), got {shape_of(x)}")
-        if cache.window is None:
-            return
-        # The ring comes back out of order, so that columns are not positions.
-        if mask is not None:
             raise ValueError(
-                f"mask cannot be used with a cache that has a window ({cache.window}), which "
-                "keeps no order; make the cache without window= and pass window= here"
+                "lengths are kept by the CrossKVCache: give them to layer.cross_cache(context)"
             )
-        if window is not None and check_window(window) != cache.window:
-            raise ValueError(
-                f"window ({window}) must be that of the cache ({cache.window}): leave it out, "
-                f"or make the cache with window={window}"
-            )
+
+
+def check_cache(
+    x: Array,
+    context: Array | None,
+    mask: Array | None,
+    window: int | None,
+    lengths: Any,
+    cache: KVCache,
+) -> None:
+    """Refuse what the cache cannot serve, before anything is appended to it."""
+    if isinstance(cache, CrossKVCache):
+        raise TypeError("cache must be a KVCache: give a CrossKVCache in place of the context")
+    if not isinstance(cache, KVCache):
+        raise TypeError(f"cache must be a KVCache, got {type(cache).__name__}")
+    if context is not None:
+        raise ValueError("a cache is for self-attention: a context never grows")
+    if lengths is not None:
+        raise ValueError("lengths cannot be used with a cache, whose rows are all one length")
+    if x.ndim != 3:
+        raise ValueError(f"with a cache x must be (B, T, d_model), got {shape_of(x)}")
+    if cache.window is None:
+        return
+    # The ring comes back out of order, so that columns are not positions.
+    if mask is not None:
+        raise ValueError(
+            f"mask cannot be used with a cache that has a window ({cache.window}), which "
+            "keeps no order; make the cache without window= and pass window= here"
+        )
+    if window is not None and check_window(window) != cache.window:
+        raise ValueError(
+            f"window ({window}) must be that of the cache ({cache.window}): leave it out, "
+            f"or make the cache with window={window}"
+        )
 
 
 class MultiHeadAttention(AttentionParts, Module):
@@ -297,6 +360,8 @@ class MultiHeadAttention(AttentionParts, Module):
     d_model, heads, kv_heads, head_dim, context_dim, bias
         As in :class:`attncore.nn.MultiHeadAttention`.
     rope, rope_base, rope_dim, rope_speeds, rope_gain, qk_norm, qk_gain, norm_eps, scale
+        As in :class:`attncore.nn.MultiHeadAttention`.
+    softcap, sinks
         As in :class:`attncore.nn.MultiHeadAttention`.
     dtype
         Of the parameters.
@@ -340,11 +405,15 @@ class MultiHeadAttention(AttentionParts, Module):
         qk_gain: bool = True,
         norm_eps: float = 1e-5,
         scale: Any = None,
+        softcap: float | None = None,
+        sinks: bool = False,
         dtype: Any = np.float64,
         rng: Any = None,
     ) -> None:
         self._set_sizes(d_model, heads, kv_heads, head_dim, context_dim, norm_eps)
-        self._set_rope(rope, rope_base, rope_dim, rope_speeds, rope_gain)
+        self.softcap = check_softcap(softcap)
+        self.sinks = np.zeros(heads, dtype) if check_flag("sinks", sinks) else None
+        self._set_rope(self.head_dim, rope, rope_base, rope_dim, rope_speeds, rope_gain)
         self.scale = self._check_scale(scale)
         if scale == "learned":
             self.scale = np.array(self.head_dim**-0.5, dtype)
@@ -366,6 +435,7 @@ class BlockParts:
     """Checks and forward pass of a block; the parameters are elsewhere."""
 
     norm1: Any
+    options: tuple[str, ...] = OPTIONS
 
     def _options(
         self,
@@ -380,8 +450,9 @@ class BlockParts:
         check_sizes(d_model=d_model)
         check_choice("norm", norm, NORMS)
         check_choice("network", network, NETWORKS)
-        if wrong := sorted(attention.keys() - set(OPTIONS)):
-            raise TypeError(f"{wrong[0]} is no option: those of attention are {', '.join(OPTIONS)}")
+        if wrong := sorted(attention.keys() - set(self.options)):
+            there = ", ".join(self.options)
+            raise TypeError(f"{wrong[0]} is no option: those of attention are {there}")
         own = {"bias": False, "norm_eps": check_positive("norm_eps", norm_eps), **attention}
         cross = {name: value for name, value in own.items() if name not in ROPE}
         (width,) = check_sizes(d_ff=4 * d_model if d_ff is None else d_ff)
@@ -390,7 +461,7 @@ class BlockParts:
     def forward(
         self,
         x: Array,
-        context: Array | None = None,
+        context: Array | CrossKVCache | None = None,
         mask: Array | None = None,
         *,
         causal: bool = False,
@@ -405,7 +476,8 @@ class BlockParts:
         x
             `(B, Tq, d_model)`.
         context
-            `(B, Tk, d_model)`, for a block with cross-attention only.
+            `(B, Tk, d_model)`, or what ``cross.cross_cache(context)`` made of it, for a block with
+            cross-attention only.
         mask
             Boolean, True = may attend: over the context if there is one, else over x.
         causal, positions, cache

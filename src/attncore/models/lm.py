@@ -13,7 +13,17 @@ from zipfile import BadZipFile
 import numpy as np
 
 from attncore import sampling
-from attncore.base.arrays import Array, dtype_name, is_tensor, namespace, shape_of, wide
+from attncore.base.arrays import (
+    Array,
+    cast,
+    check_device,
+    dtype_name,
+    is_tensor,
+    namespace,
+    shape_of,
+    wide,
+    widest,
+)
 from attncore.base.integers import check_least, check_sizes
 from attncore.base.settings import check_flag
 from attncore.cache.growing import KVCache
@@ -225,6 +235,44 @@ class DecoderParts:
             )
         return steps
 
+    def _check_draft(self, draft: Any, ahead: int, tokens: Array, steps: int) -> int:
+        """Raise unless a draft can propose tokens; return how many at a time."""
+        ahead = check_least("ahead", ahead, 1)
+        if not isinstance(draft, DecoderParts):
+            if not (draft is None or callable(draft)):
+                raise TypeError(
+                    "draft must be a Decoder, or a function of tokens (B, T) that returns the "
+                    f"logits (B, N) of the next, got {type(draft).__name__}"
+                )
+            return ahead
+        own, other = self.embedding.weight, draft.embedding.weight
+        namespace(model=own, draft=other)
+        check_device(model=own, draft=other)
+        if len(own) != len(other):
+            raise ValueError(
+                f"draft must know the same tokens: it has {len(other)}, the model {len(own)}"
+            )
+        if (needed := tokens.shape[1] + steps - 2) > draft.context:
+            raise ValueError(
+                f"{needed} tokens to read, but draft has {draft.context} positions: take fewer "
+                "steps, or a draft with a larger context"
+            )
+        return ahead
+
+    def _guess(
+        self,
+        draft: Any,
+        batch: int,
+        left_padding: Array | None,
+        cached: bool,
+        quick: Callable[[Any], Any] = lambda model: model,
+    ) -> tuple[Callable[[Array], Array], Sequence[KVCache]]:
+        """Return what scores the next tokens of a text by a draft, and the caches that it has."""
+        if not isinstance(draft, DecoderParts):
+            return asked(draft, len(self.embedding.weight)), ()
+        caches = draft.new_caches(batch) if cached else None
+        return reader(quick(draft), caches, left_padding), caches or ()
+
     def decode(self, tokens: Array) -> str:
         """Return the text of one row of tokens, `(T,)`."""
         if not (is_tensor(tokens) or isinstance(tokens, np.ndarray)):
@@ -285,6 +333,77 @@ def write(
         read = step
         unread = choose(logits)[:, None]
         tokens = xp.concatenate([tokens, unread], 1)
+    return tokens
+
+
+def reader(
+    step: Callable[..., Array], caches: Sequence[KVCache] | None, left_padding: Array | None
+) -> Callable[[Array], Array]:
+    """Return what scores a text that goes on, `(B, n, N)`: the n tokens that are not cached."""
+    given = {} if left_padding is None else {"left_padding": left_padding}
+
+    def read(tokens: Array) -> Array:
+        return step(tokens[:, caches[0].length :] if caches else tokens, caches, **given)
+
+    return read
+
+
+def asked(draft: Callable[[Array], Array], N: int) -> Callable[[Array], Array]:
+    """Return a :func:`reader` of what a function says of the next token, `(B, N)`."""
+
+    def read(tokens: Array) -> Array:
+        logits = draft(tokens)
+        if not (is_tensor(logits) or isinstance(logits, np.ndarray)):
+            raise TypeError(f"draft must return logits (B, N), got {type(logits).__name__}")
+        namespace(tokens=tokens, draft=logits)
+        check_device(tokens=tokens, draft=logits)
+        if shape_of(logits) != (len(tokens), N):
+            raise ValueError(
+                f"draft must return logits (B, N) = {(len(tokens), N)}, got {shape_of(logits)}"
+            )
+        return logits[:, None]
+
+    return read
+
+
+def speculate(
+    read: Callable[[Array], Array],
+    guess: Callable[[Array], Array],
+    caches: Sequence[KVCache],
+    tokens: Array,
+    steps: int,
+    ahead: int,
+    uniform: Callable[[Array], Array] | None,
+    **settings: Any,
+) -> Array:
+    """Append `steps` tokens to `(B, T)`: `guess` proposes some, and one `read` decides on them.
+
+    The rows of a batch go on together: as many tokens are taken as the row that keeps fewest has.
+    """
+    xp, stop = namespace(tokens=tokens), tokens.shape[1] + steps
+
+    def probable(logits: Array) -> Array:
+        return sampling.probabilities(cast(xp, logits, widest(xp, logits)), **settings)
+
+    def number(p: Array) -> Array:
+        return xp.zeros_like(p[:, 0]) if uniform is None else uniform(p)
+
+    while (T := tokens.shape[1]) < stop:
+        n, text, proposed = min(ahead, stop - T - 1), tokens, []
+        for _ in range(n):
+            proposed.append(probable(guess(text)[:, -1]))
+            token = sampling.draw(proposed[-1], number(proposed[-1]))
+            text = xp.concatenate([text, token[:, None]], 1)
+        p = probable(read(text)[:, -n - 1 :])  # (B, n + 1, N)
+        q = xp.stack(proposed, 1) if n else p[:, :0]
+        numbers = xp.stack([number(p[:, 0]) for _ in range(n + 1)], 1)
+        kept, token = sampling.accept(p, q, text[:, T:], numbers)
+        least = int(kept.min())
+        if least < n:  # other rows have kept the next one
+            token = xp.where(kept == least, token, text[:, T + least])
+        tokens = xp.concatenate([text[:, : T + least], token[:, None]], 1)
+        for cache in caches:  # what was rejected is forgotten, and the last token is not read yet
+            cache.crop(min(cache.length, T + least))
     return tokens
 
 
@@ -378,12 +497,14 @@ class Decoder(DecoderParts, Module):
         top_k: int | None = None,
         top_p: float | None = None,
         generator: np.random.Generator | Sequence[np.random.Generator] | None = None,
+        draft: Decoder | Callable[[np.ndarray], np.ndarray] | None = None,
+        ahead: int = 4,
     ) -> np.ndarray:
         """Append a next token, `steps` times: the likeliest, or one drawn at random.
 
         Parameters
         ----------
-        tokens, steps, left_padding, cached, temperature, top_k, top_p
+        tokens, steps, left_padding, cached, temperature, top_k, top_p, draft, ahead
             As in :meth:`attncore.nn.Decoder.generate`.
         generator
             Where chance comes from, if the temperature is above 0: a NumPy generator, which draws
@@ -397,6 +518,7 @@ class Decoder(DecoderParts, Module):
         settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         kind = np.random.Generator
         steps = self._check_prompt(tokens, steps, left_padding, generator, kind, **settings)
+        ahead = self._check_draft(draft, ahead, tokens, steps)
         caches = self.new_caches(len(tokens)) if cached else None
 
         def draw(p: np.ndarray) -> np.ndarray:
@@ -404,8 +526,13 @@ class Decoder(DecoderParts, Module):
                 return generator.random(len(p))
             return np.array([one.random() for one in generator or ()])
 
-        choose = chooser(None if generator is None else draw, **settings)
-        return write(self, self, tokens, steps, caches, choose, left_padding)
+        uniform = None if generator is None else draw
+        if draft is None:
+            choose = chooser(uniform, **settings)
+            return write(self, self, tokens, steps, caches, choose, left_padding)
+        guess, others = self._guess(draft, len(tokens), left_padding, cached)
+        read, both = reader(self, caches, left_padding), [*(caches or ()), *others]
+        return speculate(read, guess, both, tokens, steps, ahead, uniform, **settings)
 
     def _array(self, numbers: Any) -> np.ndarray:
         return np.array(numbers, dtype=np.int64)

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from attncore.base.arrays import Array
+from attncore.base.checks import check_share, check_softcap
 from attncore.base.settings import check_flag
-from attncore.models.layers import AttentionParts, BlockParts
+from attncore.models.layers import OPTIONS, AttentionParts, BlockParts
 
 
 class MultiHeadAttention(AttentionParts, nn.Module):
@@ -55,6 +56,13 @@ class MultiHeadAttention(AttentionParts, nn.Module):
     scale
         What scores are multiplied by: 1 / sqrt(D) unless given, or "learned", a parameter that
         starts there.
+    softcap
+        No score gets beyond this number, up or down; as in :func:`attncore.attention`.
+    sinks
+        Whether each query head learns the logit of a sink, which starts at 0; see there.
+    dropout
+        The chance of each weight to be dropped in training mode; nothing is dropped after
+        ``layer.eval()``. Which are, follows from ``torch.manual_seed``.
     device, dtype
         Of the parameters, as in torch.
 
@@ -72,7 +80,8 @@ class MultiHeadAttention(AttentionParts, nn.Module):
     References
     ----------
     Vaswani et al. (2017), section 3.2.2; Shazeer (2019); Ainslie et al. (2023); for `rope`
-    Su et al. (2024); for `qk_norm` Henry et al. (2020), with the norm of Zhang & Sennrich (2019).
+    Su et al. (2024); for `qk_norm` Henry et al. (2020), with the norm of Zhang & Sennrich (2019);
+    for `softcap`, `sinks` and `dropout` as :func:`attncore.attention`.
 
     Examples
     --------
@@ -101,12 +110,17 @@ class MultiHeadAttention(AttentionParts, nn.Module):
         qk_gain: bool = True,
         norm_eps: float = 1e-5,
         scale: Any = None,
+        softcap: float | None = None,
+        sinks: bool = False,
+        dropout: float = 0.0,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self._set_sizes(d_model, heads, kv_heads, head_dim, context_dim, norm_eps)
-        self._set_rope(rope, rope_base, rope_dim, rope_speeds, rope_gain)
+        self.softcap = check_softcap(softcap)
+        self.dropout = check_share(dropout)
+        self._set_rope(self.head_dim, rope, rope_base, rope_dim, rope_speeds, rope_gain)
         number = self._check_scale(scale)
         normed, gain = check_flag("qk_norm", qk_norm), check_flag("qk_gain", qk_gain)
         options = {"device": device, "dtype": dtype}
@@ -118,6 +132,7 @@ class MultiHeadAttention(AttentionParts, nn.Module):
             self.register_parameter(name, parameter(*shape))
         self.register_parameter("in_proj_bias", parameter(sum(self.widths)) if bias else None)
         self.scale = parameter() if scale == "learned" else number
+        self.register_parameter("sinks", parameter(heads) if check_flag("sinks", sinks) else None)
         norm = {"eps": self.norm_eps, "elementwise_affine": gain, **options}
         self.q_norm = nn.RMSNorm(self.head_dim, **norm) if normed else None
         self.k_norm = nn.RMSNorm(self.head_dim, **norm) if normed else None
@@ -127,7 +142,7 @@ class MultiHeadAttention(AttentionParts, nn.Module):
     def reset_parameters(self) -> None:
         """Draw all maps anew as a new ``torch.nn.MultiheadAttention`` does; biases are 0.
 
-        Learned factors are 1 again, and a learned scale 1 / sqrt(D).
+        Learned factors are 1 again, a learned scale 1 / sqrt(D), and sinks 0.
         """
         self.out_proj.reset_parameters()
         for norm in (self.q_norm, self.k_norm):
@@ -136,7 +151,7 @@ class MultiHeadAttention(AttentionParts, nn.Module):
         self._draw_inner_maps()
 
     def _draw_inner_maps(self) -> None:
-        """Draw the maps to q, k and v, and set every bias, that of W_O too, to 0."""
+        """Draw the maps to q, k and v, and set every bias, that of W_O too, and sinks to 0."""
         for name, parameter in self.named_parameters(recurse=False):
             if name.endswith("weight"):
                 nn.init.xavier_uniform_(parameter)
@@ -154,6 +169,8 @@ class MultiHeadAttention(AttentionParts, nn.Module):
             f"head_dim={self.head_dim}"
             + (f", rope={self.rope!r}" if self.rope else "")
             + (f", rope_dim={self.rope_dim}" if self.rope_dim != self.head_dim else "")
+            + (f", softcap={self.softcap}" if self.softcap is not None else "")
+            + (f", dropout={self.dropout}" if self.dropout else "")
         )
 
 
@@ -180,7 +197,8 @@ class Block(BlockParts, nn.Module):
         The width of the network: 4 times `d_model` unless given.
     attention
         Other options of :class:`MultiHeadAttention`: `head_dim`, `bias` (False unless given),
-        `qk_norm`, `qk_gain`, `scale`, and for the self-attention those of `rope`.
+        `qk_norm`, `qk_gain`, `scale`, `softcap`, `sinks`, `dropout`, and for the self-attention
+        those of `rope`.
 
     Raises
     ------
@@ -203,6 +221,8 @@ class Block(BlockParts, nn.Module):
     >>> block(torch.zeros(1, 5, 16), torch.zeros(1, 7, 16), causal=True).shape
     torch.Size([1, 5, 16])
     """
+
+    options = (*OPTIONS, "dropout")
 
     def __init__(
         self,

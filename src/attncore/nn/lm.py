@@ -13,7 +13,16 @@ from attncore.base.arrays import Array
 from attncore.base.integers import check_sizes
 from attncore.base.settings import check_flag
 from attncore.models.inputs import autocasts
-from attncore.models.lm import DecoderParts, chooser, stored, tokenizer_of, whale_of, write
+from attncore.models.lm import (
+    DecoderParts,
+    chooser,
+    reader,
+    speculate,
+    stored,
+    tokenizer_of,
+    whale_of,
+    write,
+)
 from attncore.models.tokenizers import Tokenizer
 from attncore.nn.layers import Block, norm_of
 from attncore.nn.snapshot import snapshot
@@ -127,6 +136,8 @@ class Decoder(DecoderParts, nn.Module):
         top_k: int | None = None,
         top_p: float | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        draft: Decoder | Callable[[Tensor], Tensor] | None = None,
+        ahead: int = 4,
     ) -> Tensor:
         """Append a next token, `steps` times: the likeliest, or one drawn at random.
 
@@ -157,6 +168,14 @@ class Decoder(DecoderParts, nn.Module):
             for each row of the batch, so the same seed writes other texts in a batch of another
             size, and in another dtype. A list of generators, one for each row, gives each row the
             text that it gets alone with that generator.
+        draft, ahead
+            Speculative decoding: `draft` proposes `ahead` tokens, one after the other, and one call
+            of this model decides how many of them stay, by :func:`attncore.sampling.accept`. The
+            likeliest tokens are the same as without, but for near-ties; drawn ones have the same
+            probabilities, but the same seed draws others. It pays where the draft is much cheaper
+            and often right. The draft is a Decoder of the same tokens, or a function of the text
+            so far, `(B, T)` with its padding, that returns logits `(B, N)`. The rows of a batch go
+            on together, by as many tokens as the row that keeps fewest. Not with `compiled`.
 
         Returns
         -------
@@ -168,6 +187,12 @@ class Decoder(DecoderParts, nn.Module):
         steps = self._check_prompt(tokens, steps, left_padding, generator, kind, **settings)
         if compiled and not cached:
             raise ValueError("compiled=True needs cached=True: only a step on caches is compiled")
+        ahead = self._check_draft(draft, ahead, tokens, steps)
+        if compiled and draft is not None:
+            raise ValueError(
+                "compiled=True cannot be used with draft, of which a step reads now more tokens "
+                "and now fewer: leave one of them out"
+            )
         needed = max(tokens.shape[1] + steps - 1, 1)
         room = min(-(-needed // 256) * 256, self.context) if compiled else None
 
@@ -180,13 +205,19 @@ class Decoder(DecoderParts, nn.Module):
             rows = [numbers(1, p.dtype, one).to(p.device) for one in generator or ()]
             return torch.cat(rows)
 
-        choose = chooser(None if generator is None else draw, **settings)
+        uniform = None if generator is None else draw
         with torch.inference_mode():
             caches = self.new_caches(len(tokens), room, static=compiled) if cached else None
-            step = self._compiled() if compiled else snapshot(self, Decoder, models.Decoder)
+            step = self._compiled() if compiled else quick(self)
             if left_padding is not None:
                 left_padding = torch.as_tensor(left_padding, device=tokens.device)
-            found = write(self, step, tokens, steps, caches, choose, left_padding)
+            if draft is None:
+                choose = chooser(uniform, **settings)
+                found = write(self, step, tokens, steps, caches, choose, left_padding)
+            else:
+                guess, others = self._guess(draft, len(tokens), left_padding, cached, quick)
+                read, both = reader(step, caches, left_padding), [*(caches or ()), *others]
+                found = speculate(read, guess, both, tokens, steps, ahead, uniform, **settings)
         torch.clear_autocast_cache()  # what was cast in inference mode could not be trained with
         return found.clone()  # what inference mode makes could not be trained on
 
@@ -210,6 +241,11 @@ class Decoder(DecoderParts, nn.Module):
 
     def _array(self, numbers: Any) -> Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=self.embedding.weight.device)
+
+
+def quick(model: Any) -> Any:
+    """Return a model as what is quick to step through, if that can be."""
+    return snapshot(model, Decoder, models.Decoder)
 
 
 def load(path: Any, dtype: torch.dtype = torch.float32) -> Decoder:
