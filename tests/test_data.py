@@ -108,6 +108,25 @@ def test_kept_measurements_are_of_all_windows():
     assert np.shape(found["bits"]) == (160, len(found["last"]))
 
 
+def test_kept_scores_of_windows_and_changes_by_rounding_are_what_whale_gives():
+    found, novel = ac.data.kept("whale_window"), ac.data.moby_dick()
+    model, sizes = models.whale(np.float64), found["window"]
+    tokens = model.encode(novel[int(0.95 * len(novel)) :][:257])
+    at = sizes.index(32)
+    caches = [ac.KVCache(1, 2, 256, 24, window=32) for _ in model.blocks]
+    p = ac.softmax(model(tokens[:, :-1], caches)[0, -128:])
+    bits = -np.log2(p[np.arange(128), tokens[0, -128:]]).mean()
+
+    assert np.shape(found["bits"]) == (160, len(sizes))
+    assert found["bits"][0][at] == pytest.approx(bits, abs=1e-4)
+    rounding = ac.data.kept("whale_rounding")
+    for dtype in ("float64", "float32", "bfloat16"):
+        for way in ("no cache", "one batch"):
+            places = rounding[dtype][way]
+            assert len(places) == 20
+            assert all(n is None or 0 <= n < rounding["letters"] for n in places)
+
+
 def test_kept_texts_are_the_novels_and_what_whale_writes_after_their_beginning():
     own, *written = ac.data.kept("whale_texts")["written"]
     model, novel = models.whale(np.float64), ac.data.moby_dick()

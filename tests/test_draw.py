@@ -307,6 +307,17 @@ def test_a_mask_is_told_in_words():
     assert "query 1 to keys 2 to 4." in draw.mask(ac.masks.causal(2, 5, window=3)).words
 
 
+def test_the_name_of_a_product_stands_clear_of_the_bracket_above_it():
+    for scene in (draw.product(Q, K.T, **NAMED).wide, draw.product(Q, K.T, **NAMED).tall):
+        body = "".join(scene.parts)
+        names = [float(y) for y in re.findall(r'y="([\d.]+)" class="ac-name', body)]
+        feet = [
+            float(y) + 24 for y in re.findall(r'<rect [^>]*y="([\d.]+)" [^>]*height="24"', body)
+        ]
+        last = max(y for y in feet if y < names[1] + 9)  # of the numbers over it
+        assert names[1] - 13 - last > 5  # its letters, and the corner of the bracket
+
+
 def test_a_product_shows_its_numbers_and_writes_out_a_row():
     cells = texts(draw.product(Q, K.T), "ac-cell")
 

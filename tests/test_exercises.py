@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from attncore import attention
 from attncore.exercises import EXERCISES, check, verdict
 from attncore.exercises.exercise import Exercise
 
@@ -146,6 +147,29 @@ def test_an_attention_that_overflows_is_refused():
         for wrong in (naive, one_maximum):
             assert "NaN in your result" in verdict(EXERCISES["2.2"], wrong)
     assert verdict(EXERCISES["2.2"], one_width) != "correct"
+
+
+def test_a_cache_that_maps_rows_again_is_refused():
+    def anew(x, maps, steps):
+        rows = x
+        for _ in range(steps):
+            q, k, v = maps(rows)
+            rows = np.concatenate([rows, attention(q[-1:], k, v)])
+        return rows[len(x) :]
+
+    def with_lists(x, maps, steps):  # another way to keep what is needed
+        keys, values, new = [], [], x
+        for _ in range(steps):
+            q, k, v = maps(new)
+            keys, values = [*keys, *k], [*values, *v]
+            new = attention(q[-1:], np.array(keys), np.array(values))
+            yield new
+
+    exercise = EXERCISES["8.7"]
+    assert "mapped a second time: keep its key and its value" in verdict(exercise, anew)
+    assert "maps takes rows (n, 4), got (4,)" in verdict(exercise, lambda x, m, n: m(x[0]))
+    told = verdict(exercise, lambda *case: np.concatenate(list(with_lists(*case))))
+    assert told == "correct"
 
 
 def test_a_merge_that_overflows_is_refused():

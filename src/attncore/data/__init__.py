@@ -193,6 +193,8 @@ def kept(name: str) -> dict[str, Any]:
         "curves": losses of three small models, trained from eight seeds each, by step.
         "whale_context": what the language model loses that reads only the last characters.
         "whale_texts": passages of the novel, and how the model went on after their beginning.
+        "whale_window": bits per character of the model when its caches have a window.
+        "whale_rounding": after how many letters its texts change without a cache, or in a batch.
 
     Returns
     -------

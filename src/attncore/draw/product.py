@@ -129,7 +129,7 @@ def _scene(step: int | None, a: Matrix, b: Matrix, c: Matrix, room: float) -> Sc
     column = max(b.column, c.column)
     x = a.before + a.width + 26
     top = s.put(replace(b, cell=column), x, b.above)
-    result = s.put(replace(c, cell=column), x, top.foot + c.above + 6)
+    result = s.put(replace(c, cell=column), x, top.foot + c.above + 16)
     s.put(a, a.before, result.y)
     names = b.columns or [f"column {j}" for j in range(c.array.shape[1])]
     before = max(width_of(name, SMALL) for name in names) + 14

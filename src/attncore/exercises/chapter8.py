@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 from attncore.core.attention import attention
@@ -17,8 +20,93 @@ def _step(q: np.ndarray, k: np.ndarray, v: np.ndarray, K: np.ndarray, V: np.ndar
     return attention(q, np.concatenate([K, k]), np.concatenate([V, v]))
 
 
+class _Maps:
+    """Queries, keys and values of rows. A copy, which is what a reader gets, maps a row once."""
+
+    def __init__(self, maps: np.ndarray, *, strict: bool = False) -> None:
+        self.maps, self.strict = maps, strict
+        self.seen: set[bytes] = set()
+
+    def __call__(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = np.asarray(rows, dtype=float)
+        if rows.ndim != 2 or rows.shape[1] != self.maps.shape[1]:
+            raise ValueError(f"maps takes rows (n, {self.maps.shape[1]}), got {rows.shape}")
+        new = {np.round(row, 9).tobytes() for row in rows}
+        if self.strict and new & self.seen:
+            raise ValueError("a row was mapped a second time: keep its key and its value")
+        self.seen |= new
+        q, k, v = (rows @ one for one in self.maps)
+        return q, k, v
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Maps:
+        return _Maps(self.maps, strict=True)
+
+    def __repr__(self) -> str:
+        return "maps"
+
+
+def _write(
+    x: np.ndarray,
+    maps: _Maps,
+    steps: int,
+    *,
+    empty: bool = False,
+    past_only: bool = False,
+    overwrite: bool = False,
+    old_query: bool = False,
+    first_row: bool = False,
+    forget: bool = False,
+) -> np.ndarray:
+    """Continue rows with a cache; each option is a mistake."""
+    T, d = np.shape(x)
+    K, V = np.zeros((2, T + steps, d))
+    rows, n, new, first = [], 0, np.asarray(x, dtype=float), None
+    for step in range(steps):
+        q, k, v = maps(new)
+        start = T if overwrite and step else n
+        K[start : start + len(k)], V[start : start + len(k)] = k, v
+        n = start + len(k)
+        first = q if first is None else first
+        query = (first if old_query else q)[:1] if first_row else (first if old_query else q)[-1:]
+        low = n - len(k) if forget else 0
+        high = len(K) if empty else n - (past_only and step > 0)
+        new = attention(query, K[low:high], V[low:high])
+        rows.append(new)
+    return np.concatenate(rows)
+
+
+def _with(**mistake: bool) -> Any:
+    return lambda x, maps, steps: _write(x, maps, steps, **mistake)
+
+
+_MAPS = _Maps(_rng.normal(size=(3, 4, 4)))
+_WIDER = _Maps(_rng.normal(size=(3, 6, 6)) / 2)
+
 EXERCISES = {
     "8.1": Exercise(
+        solve=lambda: math.exp(3) / (3 * math.exp(3) + 2),
+        mistakes=(
+            (
+                lambda: 1 / (2 * math.exp(3) + 2),
+                "a token attends to itself too: its own key is the fifth",
+            ),
+            (
+                lambda: math.exp(6) / (3 * math.exp(6) + 2),
+                "divide the scores by the root of the width, which is 2",
+            ),
+            (
+                lambda: math.exp(3) / (2 * math.exp(3) + 2),
+                "the weights must sum to 1: the new exponential belongs into the sum too",
+            ),
+            (lambda: 3.0, "that is the score: take exponentials, and divide by their sum"),
+            (lambda: 3 / 9, "weights are shares of the exponentials, not of the scores"),
+            (
+                lambda: math.exp(3) / (2 * math.exp(3) + math.exp(4) + 2 * math.e),
+                "these are the scores of the token before: the query is (2, 1, 2, 0)",
+            ),
+        ),
+    ),
+    "8.2": Exercise(
         solve=lambda: 96,
         mistakes=(
             (lambda: 48, "keys and values are both kept, and 16 bits are 2 bytes"),
@@ -28,7 +116,7 @@ EXERCISES = {
             (lambda: 96 * 2**20, "that is in bytes; a MiB is 2 to the 20 of them"),
         ),
     ),
-    "8.2": Exercise(
+    "8.3": Exercise(
         solve=lambda: 735,
         mistakes=(
             (lambda: 39, "that is with a cache"),
@@ -37,7 +125,24 @@ EXERCISES = {
             (lambda: 300, "the text grows by one token at each step"),
         ),
     ),
-    "8.3": Exercise(
+    "8.4": Exercise(
+        solve=lambda: 2,
+        mistakes=(
+            (lambda: 3, "divide by 5 and take what is left over; token 0 lies in slot 0"),
+            (lambda: 12, "take off 5 as often as it goes: there are only slots 0 to 4"),
+            (lambda: 17, "there are only 5 slots"),
+        ),
+    ),
+    "8.5": Exercise(
+        solve=lambda: 6144,
+        mistakes=(
+            (lambda: 12288, "attention needs two products, scores and mixing: 4 T d, not 2 T d"),
+            (lambda: 3072, "a multiplication and an addition for each number of the maps: 24 d d"),
+            (lambda: 512, "that is one map; those of a layer hold 12 d d numbers"),
+            (lambda: 2048, "that is the four maps of attention; with the network it is 12 d d"),
+        ),
+    ),
+    "8.6": Exercise(
         solve=_step,
         cases=((_Q, _K_NEW, _V_NEW, _K, _V), (_Q, _K_NEW, _V_NEW, _K[:1], _V[:1]), _LONG),
         mistakes=(
@@ -52,21 +157,32 @@ EXERCISES = {
             ),
         ),
     ),
-    "8.4": Exercise(
-        solve=lambda: 6144,
-        mistakes=(
-            (lambda: 12288, "attention needs two products, scores and mixing: 4 T d, not 2 T d"),
-            (lambda: 3072, "a multiplication and an addition for each number of the maps: 24 d d"),
-            (lambda: 512, "that is one map; those of a layer hold 12 d d numbers"),
-            (lambda: 2048, "that is the four maps of attention; with the network it is 12 d d"),
+    "8.7": Exercise(
+        solve=_with(),
+        cases=(
+            (_rng.normal(size=(3, 4)), _MAPS, 4),
+            (_rng.normal(size=(2, 4)), _MAPS, 3),
+            (_rng.normal(size=(7, 6)), _WIDER, 6),
         ),
-    ),
-    "8.5": Exercise(
-        solve=lambda: 2,
         mistakes=(
-            (lambda: 3, "divide by 5 and take what is left over; token 0 lies in slot 0"),
-            (lambda: 12, "take off 5 as often as it goes: there are only slots 0 to 4"),
-            (lambda: 17, "there are only 5 slots"),
+            (
+                _with(empty=True),
+                "the empty rows of your arrays are keys too: attend only to those written so far",
+            ),
+            (
+                _with(past_only=True),
+                "a new row attends to itself too: write its key and value first, then attend",
+            ),
+            (
+                _with(overwrite=True),
+                "each new row was written over the one before: count how many rows are kept",
+            ),
+            (_with(forget=True), "the past is missing: attend to all rows that are kept"),
+            (_with(old_query=True), "each row has a query of its own: that of the prompt is old"),
+            (
+                _with(first_row=True),
+                "the next row follows the last row of the prompt, not the first",
+            ),
         ),
     ),
 }
