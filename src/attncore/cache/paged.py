@@ -253,6 +253,9 @@ class PagedKVCache(Memory):
     ) -> Array:
         """Return attention of queries to the tokens of their sequences, causal, `(B, H, n, E)`.
 
+        What lies in a row is read in place. On the CPU the rest is copied a piece at a time,
+        for one query or a few; for many, and on a GPU, as a whole.
+
         Parameters
         ----------
         q
@@ -265,9 +268,6 @@ class PagedKVCache(Memory):
             See only the last `window` keys, the query's own included.
         scale
             What the scores are multiplied by; 1 / sqrt(D) unless given.
-
-        What lies in a row is read in place. On the CPU the rest is copied a piece at a time,
-        for one query or a few; for many, and on a GPU, as a whole.
 
         Raises
         ------
