@@ -102,6 +102,17 @@ def test_kept_curves_are_of_three_models_and_eight_seeds():
         assert np.shape(lesson["unseen"]) == np.shape(lesson["nats per token"]) == (8,)
 
 
+def test_kept_heads_are_of_ten_starts_of_a_task_and_four_of_a_model():
+    found = ac.data.kept("heads")
+
+    assert list(found["blur"]) == ["1/1", "2/2", "4/4", "4/2", "4/1"]
+    assert {len(errors) for errors in found["blur"].values()} == {10}
+    assert list(found["bits"]) == list(found["parameters"]) == ["8", "4", "2", "1"]
+    assert {len(bits) for bits in found["bits"].values()} == {4}
+    saved = found["parameters"]["8"] - found["parameters"]["1"]
+    assert saved == 2 * 2 * (64 + 1) * 7 * 8  # maps with biases of two layers, seven heads of 8
+
+
 def test_kept_measurements_are_of_all_windows():
     found = ac.data.kept("whale_context")
 

@@ -337,3 +337,28 @@ def test_a_filter_may_add_up_from_either_end():
 
     for right in (from_the_unlikeliest, by_what_is_likelier):
         assert verdict(EXERCISES["12.4"], right) == "correct", right.__name__
+
+
+def test_a_layer_of_heads_that_works_by_luck_is_refused():
+    exercise = EXERCISES["6.8"]
+
+    def layer(x, W_Q, W_K, W_V, W_O, heads, *, wide=False, naive=False, axis=-1):
+        def split(rows, count):
+            return rows.reshape(len(rows), count, -1).swapaxes(0, 1)
+
+        D = W_Q.shape[1] // heads
+        groups = W_K.shape[1] // D
+        q, k, v = split(x @ W_Q, heads), split(x @ W_K, groups), split(x @ W_V, groups)
+        k, v = (rows.repeat(heads // groups, axis=0) for rows in (k, v))
+        scores = q @ k.swapaxes(1, 2) / np.sqrt(D)
+        power = np.exp(scores if naive else scores - scores.max(axis=-1, keepdims=True))
+        out = power / power.sum(axis=axis, keepdims=True) @ v
+        if wide:  # as if values were as wide as keys
+            return out.swapaxes(0, 1).reshape(-1, heads * D) @ W_O
+        return out.swapaxes(0, 1).reshape(len(x), -1) @ W_O
+
+    assert verdict(exercise, layer) == "correct"
+    with np.errstate(all="ignore"):
+        for wrong in ({"naive": True}, {"wide": True}, {"axis": -2}):
+            assert verdict(exercise, lambda *a, w=wrong: layer(*a, **w)) != "correct", wrong
+        assert "NaN in your result" in verdict(exercise, lambda *a: layer(*a, naive=True))
