@@ -204,7 +204,7 @@ EXERCISES = {
                 "scores are divided by the root of a head's width, D = d / heads, not of d",
             ),
             (
-                lambda *case: _block(*case[:7], 1),
+                lambda *case: _block(*case[:7], heads=1),
                 "attend with each head by itself: cut the features of q, k and v into heads",
             ),
         ),
