@@ -55,7 +55,8 @@ def decoder(
     Returns
     -------
     Picture
-        Shown by Jupyter, with its steps; its `repr` says it in words.
+        Shown by Jupyter, with its steps; a column, when pointed at, is lit. Its `repr` says it in
+        words.
 
     Raises
     ------
@@ -137,10 +138,11 @@ def _draw(
     across, places = T * column - 6, [(t + 0.5) * column - 3 for t in range(T)]
 
     def boxes(y: float, role: str, texts: Sequence[str], opacity: float = 0.14) -> None:
-        for x, text in zip(places, texts, strict=True):
+        for i, (x, text) in enumerate(zip(places, texts, strict=True)):
             box = Box(x - wide / 2, y, wide, HIGH)
-            s.rect(box, role, opacity=opacity, corner=5)
-            s.text(box.center, text, "small")
+            with s.cell("token", i):
+                s.rect(box, role, opacity=opacity, corner=5)
+                s.text(box.center, text, "small")
 
     def beside(y: float, name: str, detail: str, role: str = "") -> None:
         s.text((across + 14, y + 5), name, f"small start {role}".strip())
