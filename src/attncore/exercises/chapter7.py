@@ -97,8 +97,16 @@ def _with(**options: Any) -> Callable[..., np.ndarray]:
     return lambda *case: _block(*case, **options)
 
 
+def _one_head(*case: Any) -> np.ndarray:
+    return _block(*case[:-1], 1)  # type: ignore[call-arg, arg-type]
+
+
 def _relu(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0)
+
+
+def _tanh_gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
 EXERCISES = {
@@ -198,13 +206,17 @@ EXERCISES = {
                 "the network reads the stream after attention has been added to it",
             ),
             (_with(act=_relu), "inside the network is GELU, and yours is max(0, x)"),
+            (
+                _with(act=_tanh_gelu),
+                "this is the formula with tanh, which is only near GELU: use erf",
+            ),
             (_with(act=_plain), "without GELU the two maps of the network are one map"),
             (
                 lambda *case: _block(*case, scale=case[0].shape[1] ** -0.5),
                 "scores are divided by the root of a head's width, D = d / heads, not of d",
             ),
             (
-                lambda *case: _block(*case[:7], heads=1),
+                _one_head,
                 "attend with each head by itself: cut the features of q, k and v into heads",
             ),
         ),
