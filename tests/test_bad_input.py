@@ -490,6 +490,19 @@ CALLS = {
         draw.block,
         {"T": 3, "d_model": 8, "heads": 2, "d_ff": 16, "norm": "pre", "context": 5},
     ),
+    "draw.decoder": (
+        draw.decoder,
+        {
+            "tokens": ["a", "b"],
+            "layers": 2,
+            "d_model": 8,
+            "heads": 2,
+            "d_ff": 16,
+            "vocabulary": 5,
+            "guesses": ["b", "a"],
+            "step": 1,
+        },
+    ),
     "draw.kv_cache": (
         draw.kv_cache,
         {
@@ -625,6 +638,8 @@ ACCEPTED = {
     ("draw.matrix", "name"): {"a string"},
     ("draw.matrix", "rows"): {"two strings", "a list of lists of two lengths"},
     ("draw.pages", "names"): {"two strings", "a list of lists of two lengths"},
+    ("draw.decoder", "tokens"): {"two strings"},
+    ("draw.decoder", "guesses"): {"two strings"},
     ("draw.table", "caption"): {"a string"},
     ("plot.heatmap", "digits"): {"None"},  # no numbers in the cells
     ("plot.heatmap", "queries"): {"two strings", "a list of lists of two lengths"},

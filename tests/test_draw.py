@@ -32,6 +32,7 @@ ALL = [*TOKENS, "上 on"]
 GUESTS, LOAVES = [51, 56, 58], [40, 43, 48]
 Q, K = X @ W_Q, X @ W_K
 NAMED = {"names": ["Q", "Kᵀ", "QKᵀ"], "roles": ["query", "key", "weights"]}
+WHALE = {"layers": 4, "d_model": 96, "heads": 4, "d_ff": 384, "vocabulary": 81}
 PICTURES = {
     "attention": lambda: draw.attention(X @ W_Q, X @ W_K, X @ W_V),
     "attention, named": lambda: draw.attention(
@@ -82,6 +83,9 @@ PICTURES = {
     "block": lambda: draw.block(3, 96, heads=4, d_ff=384),
     "block, post": lambda: draw.block(3, 96, heads=4, d_ff=384, norm="post"),
     "block of a decoder": lambda: draw.block(3, 96, heads=4, d_ff=384, context=5),
+    "decoder": lambda: draw.decoder(list("Call"), **WHALE, guesses=list("oll "), step=3),
+    "decoder of one token": lambda: draw.decoder(["a"], **{**WHALE, "layers": 1}),
+    "decoder of six tokens": lambda: draw.decoder(list("Call m"), **WHALE),
     "kv_cache": lambda: draw.kv_cache(LONGER, W_Q, W_K, FOUR, tokens=ALL, step=2),
     "kv_cache, narrow": lambda: draw.kv_cache(X, W_Q[:, :1], W_K[:, :1], W_V[:, :1]),
 }
@@ -411,6 +415,27 @@ def test_a_block_says_where_it_normalises(norm):
     assert {formula.format(f) for f in ("attention", "cross-attention", "network")} <= set(shown)
     assert {"3×96", "4 heads, 3×3", "4 heads, 3×5", "96 → 384 → 96"} <= set(shown)
     assert shown.count("norm") == 3
+
+
+def test_a_decoder_has_a_column_for_each_token_and_a_step_for_each_block():
+    drawn = draw.decoder(list("Cal"), **WHALE, guesses=list("a l"), step=1)
+    shown = texts(drawn)
+
+    assert shown[:3] == ["C", "a", "l"]
+    assert shown[-5:-2] == ["a", "␣", "l"]
+    assert shown.count("net") == 3 * 4
+    assert {"3×96", "4 heads, 3×3", "96 → 384 → 96", "logits 3×81"} <= set(shown)
+    assert drawn.steps == ["tokens", "rows", *(f"block {n}" for n in range(4)), "logits"]
+    assert drawn.words.endswith("Drawn up to the step: rows.")
+    assert "a after C, ␣ after a, l after l." in drawn.words
+    with pytest.raises(ValueError, match="at most 3 characters to fit their columns, got 'call'"):
+        draw.decoder(["call"], **WHALE)
+    with pytest.raises(ValueError, match="layers must be at most 4 to be drawn, got 5"):
+        draw.decoder(["a"], **{**WHALE, "layers": 5})
+    with pytest.raises(ValueError, match="tokens must be 1 to 6 to be drawn, got 7"):
+        draw.decoder(list("Call me"), **WHALE)
+    with pytest.raises(ValueError, match="one of the 7 steps, counted from 0, got 7"):
+        draw.decoder(["a"], **WHALE, step=7)
 
 
 def test_the_cache_shows_what_decoding_computes():

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from attncore import attention
+import attncore as ac
 from attncore.exercises import EXERCISES, check, verdict
 from attncore.exercises.exercise import Exercise
+from attncore.models.ops import gelu
 
 ALL = pytest.mark.parametrize("number", EXERCISES)
 
@@ -323,6 +325,39 @@ def test_a_merge_or_a_filter_that_works_by_luck_is_refused():
         assert verdict(EXERCISES["12.3"], wrong) != "correct", wrong.__name__
     for wrong in (fixed, strictly):
         assert verdict(EXERCISES["12.4"], wrong) != "correct", wrong.__name__
+
+
+def test_a_block_that_works_by_luck_is_refused():
+    def normed(x):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+    def block(split, join):
+        def answer(x, W_Q, W_K, W_V, W_O, W_1, W_2, heads):
+            n = normed(x)
+            q, k, v = (split(n @ W, heads) for W in (W_Q, W_K, W_V))
+            x = x + join(ac.attention(q, k, v, causal=True), x.shape) @ W_O
+            return x + gelu(normed(x) @ W_1) @ W_2
+
+        return answer
+
+    def cut(rows, heads):
+        return rows.reshape(len(rows), heads, -1).swapaxes(0, 1)
+
+    def two(rows, heads):
+        return cut(rows, 2)
+
+    def interleaved(rows, heads):
+        return rows.reshape(len(rows), -1, heads).transpose(2, 0, 1)
+
+    def join(mixed, shape):
+        return mixed.swapaxes(0, 1).reshape(shape)
+
+    def unswapped(mixed, shape):
+        return mixed.reshape(shape)
+
+    assert verdict(EXERCISES["7.6"], block(cut, join)) == "correct"
+    for wrong in (block(two, join), block(interleaved, join), block(cut, unswapped)):
+        assert verdict(EXERCISES["7.6"], wrong).startswith("not yet: the value ")
 
 
 def test_a_filter_may_add_up_from_either_end():

@@ -7,6 +7,7 @@ page's theme. Plots of data are matplotlib's: :mod:`attncore.plot`.
 
 from attncore.draw.block import block
 from attncore.draw.cache import kv_cache
+from attncore.draw.decoder import decoder
 from attncore.draw.heads import heads
 from attncore.draw.machine import attention, machine
 from attncore.draw.mask import mask
@@ -32,6 +33,7 @@ __all__ = [
     "Table",
     "attention",
     "block",
+    "decoder",
     "equation",
     "head_sharing",
     "heads",
