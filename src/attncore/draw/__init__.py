@@ -7,6 +7,7 @@ page's theme. Plots of data are matplotlib's: :mod:`attncore.plot`.
 
 from attncore.draw.block import block
 from attncore.draw.cache import kv_cache
+from attncore.draw.embedding import embedding
 from attncore.draw.heads import heads
 from attncore.draw.machine import attention, machine
 from attncore.draw.mask import mask
@@ -23,6 +24,7 @@ from attncore.draw.scene import Box, Scene
 from attncore.draw.sharing import head_sharing
 from attncore.draw.table import Table, table
 from attncore.draw.tiles import tiles
+from attncore.draw.translation import translation
 
 __all__ = [
     "Box",
@@ -32,6 +34,7 @@ __all__ = [
     "Table",
     "attention",
     "block",
+    "embedding",
     "equation",
     "head_sharing",
     "heads",
@@ -47,4 +50,5 @@ __all__ = [
     "rotations",
     "table",
     "tiles",
+    "translation",
 ]
