@@ -283,7 +283,7 @@ def test_exercises_have_a_check_and_a_folded_solution(stem):
     ]
     outputs = [cell.get_text() for cell in page.select(".cell_output")]
 
-    assert 4 <= len(wanted) <= 6
+    assert 4 <= len(wanted) <= 8
     assert shown == wanted
     assert len(page.select("div.solution.dropdown")) == len(wanted)
     for key in wanted:
