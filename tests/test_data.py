@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slim_wheels
+from train_date_models import KINDS
 
 import attncore as ac
 from attncore import data, models, nn
@@ -100,6 +101,16 @@ def test_kept_curves_are_of_three_models_and_eight_seeds():
     for lesson in found["lessons"].values():
         assert np.shape(lesson["curves"]) == (8, 40)
         assert np.shape(lesson["unseen"]) == np.shape(lesson["nats per token"]) == (8,)
+
+
+def test_kept_shares_are_of_four_kinds_and_five_seeds():
+    found = ac.data.kept("date_models")
+
+    assert list(found["shares"]) == list(KINDS)
+    for kind, runs in found["shares"].items():
+        shares = np.array(runs)  # (seeds, steps, lengths)
+        assert shares.shape == (5, len(found["steps"]), len(found["dates"])) == (5, 6, 3)
+        assert (shares[:, -1].min() > 0.97) == KINDS[kind][1]
 
 
 def test_kept_measurements_are_of_all_windows():

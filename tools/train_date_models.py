@@ -3,10 +3,11 @@
     python tools/train_date_models.py      three minutes on one CPU core
 
 They are the four that come from two questions. Is the source read by a recurrent network, one
-character after another, or by self-attention? And does the decoder get one vector of the source, or
-attend to all of its rows? The recurrent models are as Sutskever et al. (2014) and Luong et al. (2015)
-drew them, with gated recurrent units; the one vector is the last state. Without recurrence it is the
-average of the rows, as in `train_translators.py`. All have width 48, and 600 steps of 24 lists of
+character after another, or by self-attention? And does the decoder get one vector of the source,
+or attend to all of its rows? The recurrent models are as Sutskever et al. (2014) and Luong et al.
+(2015) drew them, with gated recurrent units; the one vector is the last state. Without recurrence
+it is the average of the rows, as in `train_translators.py`. All have width 48, and 600 steps of 24
+lists of
 one, two and three dates.
 
 The file, data/kept/date_models.json, has for each kind and seed the share of 300 new lists that it

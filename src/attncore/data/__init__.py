@@ -191,6 +191,7 @@ def kept(name: str) -> dict[str, Any]:
     ----------
     name
         "curves": losses of three small models, trained from eight seeds each, by step.
+        "date_models": what four kinds of translators, five seeds each, write right, by step.
         "whale_context": what the language model loses that reads only the last characters.
         "whale_texts": passages of the novel, and how the model went on after their beginning.
 

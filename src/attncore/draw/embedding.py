@@ -12,7 +12,7 @@ from attncore.base.reading import read_labels, read_numbers
 from attncore.draw.matrix import ROW, Matrix
 from attncore.draw.picture import Picture, check_small, check_step
 from attncore.draw.scene import Scene
-from attncore.draw.text import PLAIN, width_of
+from attncore.draw.text import width_of
 
 
 def embedding(

@@ -99,8 +99,8 @@ def translation(
         ]
         words += f"The decoder attends to all states: {', '.join(most)}."
     title = "Encoder and decoder, " + ("one vector between them" if shares is None else "attention")
-    scenes = (_scene(source, target, shares, step, room) for room in (WIDE, TALL))
-    return Picture(title, words, *scenes, target)
+    wide, tall = (_scene(source, target, shares, step, room) for room in (WIDE, TALL))
+    return Picture(title, words, wide, tall, target)
 
 
 def _scene(
@@ -160,7 +160,7 @@ def _states(
     role: str,
 ) -> list[Box]:
     """Draw a chain of states; tokens that are read stand above, tokens that are written below."""
-    boxes = []
+    boxes: list[Box] = []
     for n, token in enumerate(tokens):
         box = Box(x + pitch * n + (pitch - wide) / 2, y, wide, HIGH)
         s.rect(box, role, opacity=0.2, corner=6)
