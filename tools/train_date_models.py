@@ -7,8 +7,7 @@ character after another, or by self-attention? And does the decoder get one vect
 or attend to all of its rows? The recurrent models are as Sutskever et al. (2014) and Luong et al.
 (2015) drew them, with gated recurrent units; the one vector is the last state. Without recurrence
 it is the average of the rows, as in `train_translators.py`. All have width 48, and 600 steps of 24
-lists of
-one, two and three dates.
+lists of one, two and three dates.
 
 The file, data/kept/date_models.json, has for each kind and seed the share of 300 new lists that it
 writes without any error, 100 of each length, at the steps named. Elsewhere rounding differs, and
