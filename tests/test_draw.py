@@ -250,6 +250,7 @@ def test_a_translation_shows_one_vector_or_the_weights_of_a_step():
     drawn = draw.translation(TOKENS, ["the cat", "sat on"], weights, step=1)
     said = [t for t in tree(drawn).iter(f"{SVG}text") if t.get("data-only") == "1"]
 
+    assert (list(with_one.steps), drawn.steps) == ([], ["the cat", "sat on"])
     assert "one vector for all" in "".join(with_one.wide.parts)
     assert [t.text for t in said] == 2 * [f"{x:.2f}" for x in weights[1]]
     assert all("ac-off" not in t.get("class") for t in said)

@@ -39,8 +39,8 @@ def translation(
         Of attention `(Tq, Tk)`, a row for each token of the target, between 0 and 1, NumPy or
         torch. Without them the decoder gets the encoder's last state and nothing else.
     step
-        Draw it as it is when this token of the target, counted from 0, is written. None draws
-        the whole.
+        Of attention: draw it as it is when this token of the target, counted from 0, is written.
+        None draws the whole.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def translation(
         words += f"The decoder attends to all states: {', '.join(most)}."
     title = "Encoder and decoder, " + ("one vector between them" if shares is None else "attention")
     wide, tall = (_scene(source, target, shares, step, room) for room in (WIDE, TALL))
-    return Picture(title, words, wide, tall, target)
+    return Picture(title, words, wide, tall, () if weights is None else target)
 
 
 def _scene(
