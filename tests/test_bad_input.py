@@ -470,6 +470,14 @@ CALLS = {
             "step": 1,
         },
     ),
+    "draw.embedding": (
+        draw.embedding,
+        {"table": numbers(3, 4), "numbers": [0, 2, 1], "vocabulary": list("abc"), "step": 1},
+    ),
+    "draw.translation": (
+        draw.translation,
+        {"source": list("abc"), "target": list("ab"), "weights": numbers(2, 3), "step": 1},
+    ),
     "draw.heads": (
         draw.heads,
         {
@@ -644,6 +652,7 @@ ACCEPTED = {
     ("plot.heatmap", "digits"): {"None"},  # no numbers in the cells
     ("plot.heatmap", "queries"): {"two strings", "a list of lists of two lengths"},
     ("plot.heatmap on axes", "ax"): {"None"},  # new axes
+    ("draw.translation", "target"): {"two strings"},
     ("draw.regression", "query"): {"a negative integer"},
     ("draw.mask", "names"): {"two strings", "a list of lists of two lengths"},
     ("draw.head_sharing", "kv_heads"): {"an empty list"},  # the latent row alone

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slim_wheels
+from train_date_models import KINDS
 
 import attncore as ac
 from attncore import data, models, nn
@@ -111,6 +112,16 @@ def test_kept_heads_are_of_ten_starts_of_a_task_and_four_of_a_model():
     assert {len(bits) for bits in found["bits"].values()} == {4}
     saved = found["parameters"]["8"] - found["parameters"]["1"]
     assert saved == 2 * 2 * (64 + 1) * 7 * 8  # maps with biases of two layers, seven heads of 8
+
+
+def test_kept_shares_are_of_four_kinds_and_five_seeds():
+    found = ac.data.kept("date_models")
+
+    assert list(found["shares"]) == list(KINDS)
+    for kind, runs in found["shares"].items():
+        shares = np.array(runs)  # (seeds, steps, lengths)
+        assert shares.shape == (5, len(found["steps"]), len(found["dates"])) == (5, 6, 3)
+        assert (shares[:, -1].min() > 0.97) == KINDS[kind][1]
 
 
 def test_kept_measurements_are_of_all_windows():

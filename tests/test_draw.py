@@ -78,6 +78,16 @@ PICTURES = {
         LONGER, W_Q, W_K, FOUR, W_O, heads=4, tokens=ALL, causal=True, step=2
     ),
     "one head": lambda: draw.heads(LONGER, W_Q, W_K, FOUR, W_O, heads=1, tokens=ALL),
+    "embedding": lambda: draw.embedding(LONGER, [0, 1, 2, 0], vocabulary=ALL, step=1),
+    "embedding of one": lambda: draw.embedding(X[:1] / 2, [0]),
+    "translation": lambda: draw.translation(TOKENS, ["the cat", "sat on"]),
+    "translation of one": lambda: draw.translation(["猫"], ["cat"], [[1.0]]),
+    "translation of many": lambda: draw.translation(
+        [*ALL, "a", "b"], list("abc"), np.full((3, 6), 1 / 6), step=2
+    ),
+    "translation with attention": lambda: draw.translation(
+        TOKENS, ["the cat", "sat on"], ac.attention_weights(Q, K)[:2]
+    ),
     "head_sharing": lambda: draw.head_sharing(8, kv_heads=[8, 2, 1]),
     "head_sharing, latent": lambda: draw.head_sharing(4, kv_heads=[2], head_dim=128, latent=576),
     "block": lambda: draw.block(3, 96, heads=4, d_ff=384),
@@ -226,6 +236,39 @@ def test_the_machine_shows_the_numbers_of_attention():
         assert any(shown[i : i + len(rows)] == rows for i in at), array
     for array in (weights, output):
         assert {f"{x:.2f}" for x in array.flat} <= set(shown)
+
+
+def test_an_embedding_shows_the_row_of_each_token():
+    drawn = draw.embedding(LONGER, [2, 0, 2], vocabulary=ALL)
+    shown = texts(drawn, "ac-row")
+
+    assert shown == 2 * [str(n) for n in LONGER[[2, 0, 2]].flat]  # both layouts
+    assert drawn.steps == [ALL[2], ALL[0], ALL[2]]
+    for wrong, told in (([4], r"numbers\[0\] must be a row of .*0 to 3, got 4"), ([], "1 to 8")):
+        with pytest.raises(ValueError, match=told):
+            draw.embedding(LONGER, wrong)
+    with pytest.raises(TypeError, match="numbers must be a list"):
+        draw.embedding(LONGER, "012")
+
+
+def test_a_translation_shows_one_vector_or_the_weights_of_a_step():
+    weights = ac.attention_weights(Q, K)[:2]
+    with_one = draw.translation(TOKENS, ["the cat", "sat on"])
+    drawn = draw.translation(TOKENS, ["the cat", "sat on"], weights, step=1)
+    said = [t for t in tree(drawn).iter(f"{SVG}text") if t.get("data-only") == "1"]
+
+    assert (list(with_one.steps), drawn.steps) == ([], ["the cat", "sat on"])
+    assert "one vector for all" in "".join(with_one.wide.parts)
+    assert [t.text for t in said] == 2 * [f"{x:.2f}" for x in weights[1]]
+    assert all("ac-off" not in t.get("class") for t in said)
+    assert "for sat on it attends most to" in drawn.words
+    for wrong, told in ((weights.T, r"\(Tq, Tk\) = \(2, 3\)"), (2 * weights, "apply softmax")):
+        with pytest.raises(ValueError, match=told):
+            draw.translation(TOKENS, ["the cat", "sat on"], wrong)
+    with pytest.raises(ValueError, match="1 to 6 tokens"):
+        draw.translation([], ["a"])
+    with pytest.raises(TypeError, match="target must be a list"):
+        draw.translation(["a"], "cat")
 
 
 def test_what_is_masked_is_not_scored():

@@ -21,7 +21,7 @@ PHONE = {"width": 390, "height": 844}
 FRONT = "book/index.html"
 COLORED = [
     "book/ch02_scaled_dot_product.html",
-    "book/ch04_self_and_cross_attention.html",
+    "book/ch04_self_attention.html",
     "book/ch08_kv_cache.html",
 ]
 # Of what a selector finds inside the first picture: one property of each.

@@ -232,7 +232,7 @@ def test_every_chinese_character_of_the_book_is_in_its_font():
 def test_a_machine_without_chinese_fonts_draws_them():
     with serving(HTML) as site, chromium.launched() as browser:
         page = browser.new_page()
-        page.goto(f"{site}/book/ch04_self_and_cross_attention.html", wait_until="load")
+        page.goto(f"{site}/book/ch04_self_attention.html", wait_until="load")
         page.wait_for_function("document.fonts.status === 'loaded'")
         fonts = page.evaluate("[...document.fonts].map(f => [f.family, f.status])")
 

@@ -2,7 +2,7 @@
 
     python tools/train_translators.py
 
-Both are for chapter 4 and differ in one thing: the decoder of the first attends to every row that
+Both are for chapter 5 and differ in one thing: the decoder of the first attends to every row that
 the encoder made of the source, the decoder of the second to their average alone. Each takes 1,500
 steps of 24 lists of dates, some 40 seconds on one CPU core. Of 300 lists that neither was trained
 on, 100 of each length, they write without any error

@@ -193,6 +193,7 @@ def kept(name: str) -> dict[str, Any]:
         "curves": losses of three small models, trained from eight seeds each, by step.
         "heads": errors of a task by heads, and bits per character of a small language model by
         key-value heads, from several random starts each.
+        "date_models": what four kinds of translators, five seeds each, write right, by step.
         "whale_context": what the language model loses that reads only the last characters.
         "whale_texts": passages of the novel, and how the model went on after their beginning.
         "whale_window": bits per character of the model when its caches have a window.

@@ -8,6 +8,7 @@ page's theme. Plots of data are matplotlib's: :mod:`attncore.plot`.
 from attncore.draw.block import block
 from attncore.draw.cache import kv_cache
 from attncore.draw.decoder import decoder
+from attncore.draw.embedding import embedding
 from attncore.draw.heads import heads
 from attncore.draw.machine import attention, machine
 from attncore.draw.mask import mask
@@ -24,6 +25,7 @@ from attncore.draw.scene import Box, Scene
 from attncore.draw.sharing import head_sharing
 from attncore.draw.table import Table, table
 from attncore.draw.tiles import tiles
+from attncore.draw.translation import translation
 
 __all__ = [
     "Box",
@@ -34,6 +36,7 @@ __all__ = [
     "attention",
     "block",
     "decoder",
+    "embedding",
     "equation",
     "head_sharing",
     "heads",
@@ -49,4 +52,5 @@ __all__ = [
     "rotations",
     "table",
     "tiles",
+    "translation",
 ]

@@ -1,9 +1,10 @@
-"""The models trained for chapter 4 are what the README of the data says of them."""
+"""The models trained for chapters 4 and 5 are what the README of the data says of them."""
 
 import numpy as np
 import pytest
 import torch
 from babel.dates import format_skeleton
+from train_date_models import KINDS, Recurrent, curve
 from train_tasks import KEPT as TASK_STEPS
 from train_tasks import error
 from train_translators import KEPT, TEST, covering, date_pairs, states
@@ -77,3 +78,22 @@ def test_the_two_tasks_are_solved_as_told():
     assert error("marked", 300) < 0.001
     assert round(error("previous", 300), 2) == 0.88
     assert min(error(task, 0) for task in ("marked", "previous")) > 1
+
+
+@pytest.mark.parametrize("attend", [False, True])
+def test_a_recurrent_translator_does_not_read_what_fills_a_batch_up(attend):
+    torch.manual_seed(0)
+    model = Recurrent(PAIRS[:50], attend=attend, d_model=8)
+    targets = torch.zeros(2, 1, dtype=torch.int64)
+    alone = model(["5 Sept"], targets[:1])
+    beside = model(["5 Sept", "5 Sept, 6 Sept"], targets)
+
+    assert torch.allclose(alone[0], beside[0], atol=1e-6)
+    assert not torch.allclose(beside[0], beside[1], atol=1e-3)
+
+
+def test_a_curve_has_the_shares_of_each_step():
+    for kind in KINDS:
+        found = curve(kind, 0, steps=(1, 2))
+        assert np.shape(found) == (2, 3)
+        assert np.max(found) <= 0.1
