@@ -52,7 +52,9 @@ def _forecast(
     return nadaraya_watson(queries, x, y, bandwidth=h)
 
 
-def _chosen_by(error: Callable[[np.ndarray, np.ndarray, float], float]) -> Callable[..., np.ndarray]:
+def _chosen_by(
+    error: Callable[[np.ndarray, np.ndarray, float], float],
+) -> Callable[..., np.ndarray]:
     """Return a forecast whose bandwidth makes `error`, of x, y and h, smallest."""
 
     def forecast(
