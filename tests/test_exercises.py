@@ -143,12 +143,12 @@ def test_an_attention_that_overflows_is_refused():
         return power / power.sum(axis=1, keepdims=True) @ v
 
     def one_width(q, k, v):
-        return EXERCISES["2.2"].solve(q, k, v) if q.shape[1] == 4 else 2 * v[: len(q)]
+        return EXERCISES["2.3"].solve(q, k, v) if q.shape[1] == 4 else 2 * v[: len(q)]
 
     with np.errstate(all="ignore"):
         for wrong in (naive, one_maximum):
-            assert "NaN in your result" in verdict(EXERCISES["2.2"], wrong)
-    assert verdict(EXERCISES["2.2"], one_width) != "correct"
+            assert "NaN in your result" in verdict(EXERCISES["2.3"], wrong)
+    assert verdict(EXERCISES["2.3"], one_width) != "correct"
 
 
 def test_a_cache_that_maps_rows_again_is_refused():

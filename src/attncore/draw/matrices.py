@@ -161,7 +161,7 @@ def _read(where: str, name: str, array: Array, digits: int | None, shade: bool =
 def role_of(name: str) -> str:
     """Return the role that a name such as "Q", "W_K" or "QKᵀ" has; "Quotient" has none."""
     letters = name.removeprefix("W_")
-    if letters.startswith("QK"):
+    if letters.startswith(("QK", "KQ")):
         return "weights"
     return "ink" if re.match("[A-Z][a-z]", letters) else ROLES.get(letters[:1], "ink")
 

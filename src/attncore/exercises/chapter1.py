@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from attncore.exercises.exercise import Exercise
-from attncore.regression import leave_one_out, nadaraya_watson
+from attncore.regression import choose_bandwidth, leave_one_out, nadaraya_watson
 
 KEYS = np.array([51.0, 56.0, 58.0])
 VALUES = np.array([40.0, 43.0, 48.0])
 
 _rng = np.random.default_rng(1)
 _X, _Y = np.sort(_rng.uniform(0, 5, 11)), _rng.normal(size=11)
+_WAVE = 3 + 2 * np.sin(_X) + 0.3 * _Y
+_WIDTHS = np.array([0.8, 0.05, 0.3, 0.5, 1.2, 5.0])
+_FAR = np.array([-900.0, 1.0, 2.5, 900.0])  # exp of the scores of the first and last is 0
 
 
 def _bell(difference: np.ndarray, h: float = 1.0) -> np.ndarray:
@@ -30,6 +35,43 @@ def _nearest(x: float, keys: np.ndarray, values: np.ndarray) -> float:
 
 def _normalise(weights: np.ndarray, axis: int) -> np.ndarray:
     return weights / weights.sum(axis=axis, keepdims=True)
+
+
+def _seen(x: np.ndarray, y: np.ndarray, h: float) -> np.ndarray:
+    return nadaraya_watson(x, x, y, bandwidth=h)
+
+
+def _removed_late(x: np.ndarray, y: np.ndarray, h: float) -> np.ndarray:
+    return (_normalise(_bell(x[:, None] - x, h), 1) * (1 - np.eye(len(x)))) @ y
+
+
+def _forecast(
+    x: np.ndarray, y: np.ndarray, candidates: np.ndarray, queries: np.ndarray
+) -> np.ndarray:
+    h, _ = choose_bandwidth(x, y, candidates.tolist())
+    return nadaraya_watson(queries, x, y, bandwidth=h)
+
+
+def _chosen_by(
+    error: Callable[[np.ndarray, np.ndarray, float], float],
+) -> Callable[..., np.ndarray]:
+    """Return a forecast whose bandwidth makes `error`, of x, y and h, smallest."""
+
+    def forecast(
+        x: np.ndarray, y: np.ndarray, candidates: np.ndarray, queries: np.ndarray
+    ) -> np.ndarray:
+        h = min(candidates, key=lambda h: error(x, y, h))
+        return nadaraya_watson(queries, x, y, bandwidth=h)
+
+    return forecast
+
+
+def _underflowing(
+    x: np.ndarray, y: np.ndarray, candidates: np.ndarray, queries: np.ndarray
+) -> np.ndarray:
+    h, _ = choose_bandwidth(x, y, candidates.tolist())
+    with np.errstate(invalid="ignore"):
+        return _normalise(_bell(queries[:, None] - x, h), 1) @ y
 
 
 EXERCISES = {
@@ -100,14 +142,50 @@ EXERCISES = {
         cases=((_X, _Y, 0.6), (KEYS, VALUES, 3.0)),
         mistakes=(
             (
-                lambda x, y, h: nadaraya_watson(x, x, y, bandwidth=h),
+                _seen,
                 "each point still sees itself: set its own weight to 0 before normalising",
             ),
             (
-                lambda x, y, h: (
-                    (_normalise(_bell(x[:, None] - x, h), 1) * (1 - np.eye(len(x)))) @ y
-                ),
+                _removed_late,
                 "the weights no longer sum to 1: remove the point first, then normalise",
+            ),
+        ),
+    ),
+    "1.6": Exercise(
+        solve=_forecast,
+        cases=(
+            (_X, _WAVE, _WIDTHS, _X[:5] + 0.05),
+            (_X, _WAVE, _WIDTHS[::-1], _FAR),
+            (KEYS, VALUES, np.array([1.0, 2.0, 8.0]), np.array([57.0, 53.0])),
+        ),
+        mistakes=(
+            (
+                _chosen_by(lambda x, y, h: np.mean((_seen(x, y, h) - y) ** 2)),
+                "the bandwidth is judged on notes that see themselves, so the narrowest wins: "
+                "leave each note out of its own prediction",
+            ),
+            (
+                _chosen_by(lambda x, y, h: np.mean((_removed_late(x, y, h) - y) ** 2)),
+                "the weights of the others no longer sum to 1: hide the note first, then normalise",
+            ),
+            (
+                _chosen_by(lambda x, y, h: -np.mean((leave_one_out(x, y, bandwidth=h) - y) ** 2)),
+                "that is the bandwidth with the largest error: take the smallest",
+            ),
+            (
+                _chosen_by(lambda x, y, h: abs(np.mean(leave_one_out(x, y, bandwidth=h) - y))),
+                "misses of both signs cancel: square each before you average",
+            ),
+            (
+                lambda x, y, candidates, queries: nadaraya_watson(
+                    queries, x, y, bandwidth=candidates[0]
+                ),
+                "the first candidate is used, not the best",
+            ),
+            (
+                _underflowing,
+                "far from all notes every power is 0, and 0 / 0 is NaN: subtract the largest score "
+                "of each row first",
             ),
         ),
     ),
