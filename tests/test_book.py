@@ -64,6 +64,25 @@ def test_every_myth_and_exercise_is_listed():
                 assert "assert" in page.select_one(f"div.cell#{i}, div.cell:has(> #{i})").get_text()
 
 
+def test_every_question_is_listed_and_leads_to_its_answer():
+    links = soup(HTML / "book/questions.html").select("article li li a")
+    listed = [(a["href"], a.get_text()) for a in links]
+    asked = []
+    for name in CHAPTERS:
+        text = (ROOT / "book" / f"{name}.md").read_text("utf-8")
+        part = re.search(r"^## What people ask$(.*?)^## ", text, flags=re.S | re.M)
+        answers = soup(HTML / f"book/{name}.html").select("#what-people-ask p[id]")
+        told = [(f"{name}.html#{p['id']}", p.strong.get_text()) for p in answers]
+
+        assert len(told) == (len(re.findall(r"^(?:- )?\*\*", part[1], flags=re.M)) if part else 0)
+        assert all(p.get_text().startswith(p.strong.get_text()) for p in answers)
+        asked += told
+
+    assert listed == asked
+    assert len(asked) >= 8
+    assert all(question.endswith("?") for _, question in asked)
+
+
 def test_internal_links_and_anchors_resolve():
     broken, ids = [], {}
     for page in book_pages():
@@ -257,7 +276,9 @@ def test_a_chapter_has_its_parts(stem):
     assert "{admonition} Myth:" in before
     assert len(words) >= 1000
     assert before.count("{code-cell}") >= 10
-    assert re.findall(r"^## (.*)$", text, flags=re.M)[-3:] == ["Exercises", "Summary", "Sources"]
+    last = re.findall(r"^## (.*)$", text, flags=re.M)[-4:]
+    last = [title for title in last if title != "What people ask"]  # between the last two
+    assert last[-3:] == ["Exercises", "Summary", "Sources"]
 
 
 @pytest.mark.parametrize("page", pages(ROOT), ids=lambda page: page.stem)
@@ -284,7 +305,7 @@ def test_exercises_have_a_check_and_a_folded_solution(stem):
     ]
     outputs = [cell.get_text() for cell in page.select(".cell_output")]
 
-    assert 4 <= len(wanted) <= 6
+    assert 4 <= len(wanted) <= 8
     assert shown == wanted
     assert len(page.select("div.solution.dropdown")) == len(wanted)
     for key in wanted:
