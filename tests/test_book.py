@@ -64,6 +64,25 @@ def test_every_myth_and_exercise_is_listed():
                 assert "assert" in page.select_one(f"div.cell#{i}, div.cell:has(> #{i})").get_text()
 
 
+def test_every_question_is_listed_and_leads_to_its_answer():
+    links = soup(HTML / "book/questions.html").select("article li li a")
+    listed = [(a["href"], a.get_text()) for a in links]
+    asked = []
+    for name in CHAPTERS:
+        text = (ROOT / "book" / f"{name}.md").read_text("utf-8")
+        part = re.search(r"^## What people ask$(.*?)^## ", text, flags=re.S | re.M)
+        answers = soup(HTML / f"book/{name}.html").select("#what-people-ask p[id]")
+        told = [(f"{name}.html#{p['id']}", p.strong.get_text()) for p in answers]
+
+        assert len(told) == (len(re.findall(r"^(?:- )?\*\*", part[1], flags=re.M)) if part else 0)
+        assert all(p.get_text().startswith(p.strong.get_text()) for p in answers)
+        asked += told
+
+    assert listed == asked
+    assert len(asked) >= 8
+    assert all(question.endswith("?") for _, question in asked)
+
+
 def test_internal_links_and_anchors_resolve():
     broken, ids = [], {}
     for page in book_pages():

@@ -1,5 +1,6 @@
 """Pictures: right numbers, readable text, one style sheet, and colours that can be told apart."""
 
+import math
 import re
 import subprocess
 import sys
@@ -526,6 +527,17 @@ def test_what_cannot_be_placed_is_refused(bad):
         draw.kv_cache(lost, **good)
     with pytest.raises(ValueError, match="x must be finite to be drawn"):
         draw.heads(lost, **good, w_o=W_O, heads=2)
+
+
+def test_masked_scores_and_nan_are_written_and_not_shaded():
+    scores = [[3, -math.inf], [math.nan, math.inf]]
+    for drawn in (draw.matrix(scores, name="S"), draw.equation(("S", scores))):
+        assert texts(drawn, "ac-cell")[:4] == ["3", "−∞", "nan", "∞"]
+        assert "(3, −∞), (nan, ∞)" in drawn.words
+    with pytest.raises(
+        ValueError, match=r"^array must be finite to be drawn, and is -inf at \[0, 1"
+    ):
+        draw.matrix(scores, shade=True)
 
 
 def test_a_huge_number_does_not_fill_the_page():

@@ -209,7 +209,7 @@ def test_a_straight_line_is_not_the_nearest_value():
     assert told.startswith("not yet: the value 41.2 ")
 
 
-@pytest.mark.parametrize("number", ["3.2", "3.4"])
+@pytest.mark.parametrize("number", ["3.3", "3.4", "3.6"])
 @pytest.mark.parametrize(
     ("convert", "yours"),
     [
@@ -231,7 +231,7 @@ def test_a_mask_must_be_boolean(number, convert, yours):
 def test_a_masked_softmax_that_does_not_survive_is_refused():
     def divide(power, keep, extra=0.0):
         power = np.where(keep, power, 0)
-        total = power.sum(axis=1, keepdims=True)
+        total = power.sum(axis=-1, keepdims=True)
         return power / (total + extra if extra else np.where(total == 0, 1, total))
 
     def no_maximum(scores, keep):
@@ -241,29 +241,43 @@ def test_a_masked_softmax_that_does_not_survive_is_refused():
         return divide(np.exp(scores), keep, 1e-9)
 
     def high_only(scores, keep):  # exp cannot overflow, but underflows
-        return divide(np.exp(scores - max(scores[keep].max(), 0)), keep, 1e-9)
+        return divide(
+            np.exp(scores - max(scores[np.broadcast_to(keep, scores.shape)].max(), 0)), keep, 1e-9
+        )
 
     def one_maximum(scores, keep):
-        return divide(np.exp(scores - scores[keep].max()), keep)
+        return divide(np.exp(scores - scores[np.broadcast_to(keep, scores.shape)].max()), keep)
 
     def hidden_maximum(scores, keep):
-        return divide(np.exp(scores - scores.max(axis=1, keepdims=True)), keep)
+        return divide(np.exp(scores - scores.max(axis=-1, keepdims=True)), keep)
 
     def low_fill(scores, keep):
         filled = np.where(keep, scores, -100)
-        power = np.exp(filled - filled.max(axis=1, keepdims=True))
-        return power / power.sum(axis=1, keepdims=True) * keep.any(axis=1, keepdims=True)
+        power = np.exp(filled - filled.max(axis=-1, keepdims=True))
+        return power / power.sum(axis=-1, keepdims=True) * keep.any(axis=-1, keepdims=True)
 
     def float32_fill(scores, keep):
         low = np.finfo(np.float32).min
-        top = np.where(keep, scores, low).max(axis=1, keepdims=True)
+        top = np.where(keep, scores, low).max(axis=-1, keepdims=True)
         return divide(np.exp(np.where(keep, scores - top, 0)), keep)
 
-    exercise = EXERCISES["3.3"]
+    exercise = EXERCISES["3.7"]
     with np.errstate(all="ignore"):
         for wrong in (no_maximum, extra, high_only, one_maximum, hidden_maximum, low_fill):
             assert verdict(exercise, wrong) != "correct", wrong.__name__
     assert verdict(exercise, float32_fill) == "correct"
+
+
+def test_rows_or_documents_found_by_luck_are_refused():
+    def from_the_left(outputs, lengths):
+        return outputs[0, lengths - 1]
+
+    def first_document(lengths):
+        T, n = lengths.sum(), lengths[0]
+        return (np.tril(np.ones((T, T))) > 0) & ((np.arange(T) < n)[:, None] == (np.arange(T) < n))
+
+    assert verdict(EXERCISES["3.5"], from_the_left) != "correct"
+    assert verdict(EXERCISES["3.6"], first_document) != "correct"
 
 
 def test_a_polarity_that_guesses_the_number_of_keys_is_refused():

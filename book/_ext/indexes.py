@@ -1,11 +1,13 @@
-"""Lists of all myths and of all exercises, with links, made from the pages themselves.
+"""Lists of all myths, exercises and questions, with links, made from the pages themselves.
 
     ```{myth-index}
     ```
     ```{exercise-index}
     ```
+    ```{question-index}
+    ```
 
-A myth is linked to the cell that refutes it.
+A myth is linked to the cell that refutes it, and a question to its answer.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx_exercise.nodes import exercise_enumerable_node, exercise_subtitle
 
 MYTH = "Myth"
+ASKED = "What people ask"  # the section of a page that has its questions, in bold
 
 
 class Listing(nodes.General, nodes.Element):
@@ -36,9 +39,9 @@ class Index(Directive):
 
 
 def collect(app: Sphinx, document: nodes.document) -> None:
-    """Note the myths and exercises of a page that has just been read."""
+    """Note the myths, exercises and questions of a page that has just been read."""
     env = app.env
-    found = env.attn_found[env.docname] = {"myth": [], "exercise": []}
+    found = env.attn_found[env.docname] = {"myth": [], "exercise": [], "question": []}
     for number, (words, cell) in enumerate(myths(document), start=1):
         name = f"myth-{number}"
         cell["ids"].insert(0, name)
@@ -48,6 +51,10 @@ def collect(app: Sphinx, document: nodes.document) -> None:
         number = box["ids"][0].removeprefix("ex-").replace("-", ".")
         words = [nodes.Text(f"{number}: "), *(part.deepcopy() for part in subtitle)]
         found["exercise"].append((words, box["ids"][0]))
+    for number, (words, answer) in enumerate(questions(document), start=1):
+        name = f"question-{number}"
+        answer["ids"].insert(0, name)
+        found["question"].append((words, name))
 
 
 def myths(document: nodes.document) -> Iterator[tuple[list[nodes.Node], nodes.container]]:
@@ -70,6 +77,18 @@ def myths(document: nodes.document) -> Iterator[tuple[list[nodes.Node], nodes.co
             last = node
             yield from ((words, last) for words in boxes)
             boxes = []
+
+
+def questions(document: nodes.document) -> Iterator[tuple[list[nodes.Node], nodes.paragraph]]:
+    """Yield what each entry of a page's list of questions asks, and the paragraph that begins so.
+
+    An entry may be an item of a list or a paragraph: what counts is that it begins in bold.
+    """
+    for section in document.findall(nodes.section):
+        if section[0].astext() == ASKED:
+            for entry in section.findall(nodes.paragraph):
+                if isinstance(entry[0], nodes.strong):
+                    yield [part.deepcopy() for part in entry[0]], entry
 
 
 def is_cell(node: nodes.Node) -> bool:
@@ -131,7 +150,7 @@ def prepare(app: Sphinx) -> None:
 def setup(app: Sphinx) -> dict[str, object]:
     """Register the extension."""
     app.add_node(Listing)
-    for kind in ("myth", "exercise"):
+    for kind in ("myth", "exercise", "question"):
         app.add_directive(f"{kind}-index", Index)
     app.connect("builder-inited", prepare)
     app.connect("env-purge-doc", forget)
@@ -139,4 +158,4 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.connect("env-get-outdated", outdated)
     app.connect("doctree-read", collect)
     app.connect("doctree-resolved", fill)
-    return {"env_version": 3, "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"env_version": 4, "parallel_read_safe": True, "parallel_write_safe": True}

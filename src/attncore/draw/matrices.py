@@ -35,7 +35,8 @@ def matrix(
     Parameters
     ----------
     array
-        `(rows, columns)`, NumPy or torch, at most 8 by 8.
+        `(rows, columns)`, NumPy or torch, at most 8 by 8. Infinity, such as a masked score, and NaN
+        are written as such.
     name
         Written over it with the shape, such as "W_Q"; names that begin with Q, K, V, A or S, and
         maps such as W_Q, have the colour of their role.
@@ -55,7 +56,8 @@ def matrix(
     Raises
     ------
     ValueError
-        If the array is no matrix or too large to be read, or a name is missing.
+        If the array is no matrix or too large to be read, a name is missing, or a number to be
+        shaded is not finite.
     TypeError
         If the array is not of real numbers, `name` no string, `digits` no integer, or `shade`
         no bool.
@@ -152,7 +154,7 @@ def equation(
 def _read(where: str, name: str, array: Array, digits: int | None, shade: bool = False) -> Matrix:
     """Return the matrix to draw, in the colour of its role; messages call it `where`."""
     numbers = read_numbers(where, array)
-    check_small(where, numbers)
+    check_small(where, numbers, finite=shade)  # minus infinity can be written, but not shaded
     if digits is not None and not 0 <= check_integer("digits", digits) <= 6:
         raise ValueError(f"digits must lie in 0 to 6, got {digits}")
     return Matrix(numbers, role_of(name), name, digits=digits, shade=shade)

@@ -101,7 +101,7 @@ def check_finite(name: str, array: np.ndarray) -> None:
         )
 
 
-def check_small(name: str, array: np.ndarray, most: int = 8) -> None:
+def check_small(name: str, array: np.ndarray, most: int = 8, *, finite: bool = True) -> None:
     """Raise unless an array is a matrix that can be read as a picture."""
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must be (rows, columns) to be drawn, got {array.shape}")
@@ -110,4 +110,5 @@ def check_small(name: str, array: np.ndarray, most: int = 8) -> None:
             f"{name} must have at most {most} rows and columns to be read as a picture, got "
             f"{array.shape}: draw a part of it, as {name}[:{most}, :{most}]"
         )
-    check_finite(name, array)
+    if finite:
+        check_finite(name, array)

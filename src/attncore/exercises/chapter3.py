@@ -9,6 +9,8 @@ from attncore.core.softmax import softmax
 from attncore.exercises.exercise import Exercise
 
 _rng = np.random.default_rng(3)
+_HALVES = np.array([1.0, 2.0, 0.0, 0.0])  # the scaled scores of the third token with all four
+_SEEN = np.array([False, True, True, False])
 _SCORES = _rng.normal(size=(4, 5))
 _KEEP = _rng.random((4, 5)) < 0.6
 _KEEP[1] = False
@@ -18,12 +20,34 @@ _DROP = ~masks.causal(3, 5)
 _LENGTHS = np.array([5, 2])
 _DROP_WIDE = ~masks.causal(4, 7)
 _SHORT = np.array([4, 0, 3])  # the longest ends before the last key, and one is empty
+_OUTPUTS = _rng.normal(size=(3, 4, 2)), np.array([2, 4, 1])
+_BATCH = _rng.normal(size=(3, 2, 4, 5))  # (B, H, Tq, Tk)
+_REAL = masks.padding([2, 5, 0], 5)  # one sentence is empty
+
+
+def _apart(lengths: np.ndarray) -> np.ndarray:
+    return np.asarray(masks.documents([0, *np.cumsum(lengths)], causal=True))
+
+
+def _number(lengths: np.ndarray) -> np.ndarray:
+    return np.repeat(np.arange(len(lengths)), lengths)
 
 
 def _one_maximum(scores: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    power = np.exp(np.where(keep, scores - scores[keep].max(), -np.inf))
-    total = power.sum(axis=1, keepdims=True)
+    top = scores[np.broadcast_to(keep, scores.shape)].max()
+    power = np.exp(np.where(keep, scores - top, -np.inf))
+    total = power.sum(axis=-1, keepdims=True)
     return power / np.where(total == 0, 1, total)
+
+
+def _hidden_maximum(scores: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    power = np.where(keep, np.exp(scores - scores.max(axis=-1, keepdims=True)), 0)
+    total = power.sum(axis=-1, keepdims=True)
+    return power / np.where(total == 0, 1, total)
+
+
+def _by_column(scores: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    return softmax(scores, np.broadcast_to(keep, scores.shape), axis=-2)
 
 
 EXERCISES = {
@@ -40,6 +64,28 @@ EXERCISES = {
         ),
     ),
     "3.2": Exercise(
+        solve=lambda: softmax(_HALVES, _SEEN),
+        mistakes=(
+            (
+                lambda: softmax(_HALVES) * _SEEN,
+                "the kept weights must sum to 1: hide the other scores before softmax",
+            ),
+            (lambda: softmax(_HALVES), "no score is hidden here"),
+            (
+                lambda: softmax(_HALVES, _SEEN | np.array([True, False, False, False])),
+                "that is the causal mask without the window, which hides the first token as well",
+            ),
+            (
+                lambda: softmax(_HALVES, np.array([True, True, False, False])),
+                "a window of 2 is the query's own key and the one before it",
+            ),
+            (
+                lambda: softmax(_HALVES / 2, _SEEN),
+                "these scores are scaled already: do not divide them by 2 again",
+            ),
+        ),
+    ),
+    "3.3": Exercise(
         solve=masks.causal,
         cases=((3, 3), (2, 5), (1, 4), (4, 2)),
         mistakes=(
@@ -57,7 +103,74 @@ EXERCISES = {
             ),
         ),
     ),
-    "3.3": Exercise(
+    "3.4": Exercise(
+        solve=lambda drop, lengths: ~drop & masks.padding(lengths, drop.shape[1]),
+        cases=(
+            (_DROP, _LENGTHS),
+            (np.zeros((2, 5), dtype=bool), _LENGTHS),
+            (_DROP_WIDE, _SHORT),
+        ),
+        mistakes=(
+            (
+                lambda drop, lengths: drop & masks.padding(lengths, drop.shape[1]),
+                "there True means drop, here True means attend: turn it round with ~",
+            ),
+            (
+                lambda drop, lengths: ~drop | masks.padding(lengths, drop.shape[1]),
+                "a pair must be allowed by both masks: use and, not or",
+            ),
+        ),
+    ),
+    "3.5": Exercise(
+        solve=lambda outputs, lengths: outputs[np.arange(len(lengths)), lengths - 1],
+        cases=(_OUTPUTS, (_OUTPUTS[0][:2], np.array([1, 3]))),
+        mistakes=(
+            (
+                lambda outputs, lengths: outputs[:, -1],
+                "the last row is that of a filler, unless the sentence fills its whole length",
+            ),
+            (
+                lambda outputs, lengths: outputs[
+                    np.arange(len(lengths)), lengths % outputs.shape[1]
+                ],
+                "one row too far: rows are counted from 0, so the last of n rows is row n - 1",
+            ),
+            (
+                lambda outputs, lengths: np.take(outputs, lengths.max() - 1, axis=1),
+                "each sentence has its own length: do not take the longest for all",
+            ),
+            (
+                lambda outputs, lengths: outputs[
+                    np.arange(len(lengths)), outputs.shape[1] - lengths
+                ],
+                "that is the first real row when the filler stands on the left",
+            ),
+        ),
+    ),
+    "3.6": Exercise(
+        solve=_apart,
+        cases=((np.array([2, 2]),), (np.array([3, 1, 2]),), (np.array([1, 0, 4]),)),
+        mistakes=(
+            (
+                lambda lengths: masks.causal(int(lengths.sum())),
+                "a later document still reads an earlier one: compare the documents' numbers",
+            ),
+            (
+                lambda lengths: _number(lengths)[:, None] == _number(lengths),
+                "the documents are apart, but a token still sees the later ones of its own",
+            ),
+            (lambda lengths: ~_apart(lengths), "the sense is inverted: True means may attend"),
+            (
+                lambda lengths: _apart(lengths).T,
+                "rows are queries and columns are keys: this shows the future and hides the past",
+            ),
+            (
+                lambda lengths: _apart(lengths) & ~np.eye(int(lengths.sum()), dtype=bool),
+                "a token may attend to itself too",
+            ),
+        ),
+    ),
+    "3.7": Exercise(
         solve=softmax,
         cases=(
             (_SCORES, _KEEP),
@@ -65,6 +178,7 @@ EXERCISES = {
             (_SCORES + 1000, _KEEP),
             (_SCORES - 1000, _KEEP),
             (_SCORES + _LEVELS, _KEEP),
+            (_BATCH, _REAL),
         ),
         mistakes=(
             (
@@ -88,24 +202,12 @@ EXERCISES = {
                 _one_maximum,
                 "each row needs its own maximum: next to another row's, its powers are all 0",
             ),
-        ),
-    ),
-    "3.4": Exercise(
-        solve=lambda drop, lengths: ~drop & masks.padding(lengths, drop.shape[1]),
-        cases=(
-            (_DROP, _LENGTHS),
-            (np.zeros((2, 5), dtype=bool), _LENGTHS),
-            (_DROP_WIDE, _SHORT),
-        ),
-        mistakes=(
             (
-                lambda drop, lengths: drop & masks.padding(lengths, drop.shape[1]),
-                "there True means drop, here True means attend: turn it round with ~",
+                _hidden_maximum,
+                "subtract the largest kept score: next to a huge hidden one, the kept powers are "
+                "all 0",
             ),
-            (
-                lambda drop, lengths: ~drop | masks.padding(lengths, drop.shape[1]),
-                "a pair must be allowed by both masks: use and, not or",
-            ),
+            (_by_column, "each row of scores must sum to 1: sum over the last axis"),
         ),
     ),
 }
