@@ -581,6 +581,7 @@ def test_dropout_is_for_training_and_follows_the_seed():
     assert "dropout" not in repr(plain)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler looks at it
 def test_dropout_compiles_around_its_generator():
     torch.compiler.reset()
     layer = shake(MultiHeadAttention(WIDTH, HEADS, dropout=0.5, **DOUBLE))
