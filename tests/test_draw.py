@@ -728,7 +728,8 @@ def texts_of(scene):
 @pytest.mark.parametrize(
     ("name", "role"),
     [("Q", "query"), ("W_K", "key"), ("Kᵀ", "key"), ("V_0", "value"), ("A", "weights"),
-     ("QKᵀ", "weights"), ("KQᵀ", "weights"), ("X", "ink"), ("Average", "ink"), ("W_O", "ink"), ("", "ink")],
+     ("QKᵀ", "weights"), ("KQᵀ", "weights"), ("X", "ink"), ("Average", "ink"), ("W_O", "ink"),
+     ("", "ink")],
 )  # fmt: skip
 def test_a_name_has_the_colour_of_its_role(name, role):
     assert f"ac-line ac-{role}" in "".join(draw.matrix(np.eye(2), name=name).wide.parts)
