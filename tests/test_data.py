@@ -111,7 +111,7 @@ def test_kept_heads_are_of_ten_starts_of_a_task_and_four_of_a_model():
     assert list(found["bits"]) == list(found["parameters"]) == ["8", "4", "2", "1"]
     assert {len(bits) for bits in found["bits"].values()} == {4}
     saved = found["parameters"]["8"] - found["parameters"]["1"]
-    assert saved == 2 * 2 * (64 + 1) * 7 * 8  # maps with biases of two layers, seven heads of 8
+    assert saved == 2 * 2 * 64 * 7 * 8  # maps to keys and values, two layers, seven heads of 8
 
 
 def test_kept_shares_are_of_four_kinds_and_five_seeds():

@@ -205,7 +205,7 @@ EXERCISES = {
                 "the heads are joined in memory order: swap the axes back, then reshape",
             ),
             (
-                lambda *given: _layer(*given[:4], np.eye(len(given[4])), given[5]),
+                lambda x, W_Q, W_K, W_V, W_O, H: _layer(x, W_Q, W_K, W_V, np.eye(len(W_O)), H),
                 "the output map is missing: multiply the joined heads by W_O",
             ),
             (
