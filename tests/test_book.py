@@ -83,6 +83,31 @@ def test_every_question_is_listed_and_leads_to_its_answer():
     assert all(question.endswith("?") for _, question in asked)
 
 
+def test_a_letter_has_one_meaning_on_the_notation_page():
+    text = (ROOT / "book/notation.md").read_text("utf-8").split("## How to read it")[1]
+    cells = re.findall(r"^\| (\$.*?) \|", text, flags=re.M)
+    bare = [
+        re.sub(r"\\(query|key|value|weights)\{((?:[^{}]|\{[^}]*\})*)\}", r"\2", c) for c in cells
+    ]
+    symbols = [symbol for cell in bare for symbol in re.findall(r"\$(.*?)\$", cell)]
+
+    assert {"Q", "T_q", r"\alpha_{ij}", "p_i"} <= set(symbols)
+    assert sorted(symbols) == sorted(set(symbols))
+
+
+def test_the_glossary_is_in_order_and_each_term_says_something():
+    text = (ROOT / "book/glossary.md").read_text("utf-8")
+    entries = re.findall(r"^(\S.*)\n((?:  \S.*\n)+)", text.split("```{glossary}\n")[1], flags=re.M)
+    terms = [term.lower() for term, _ in entries]
+
+    assert terms == sorted(set(terms))
+    assert len(entries) == len(re.findall(r"^[^\s`]", text.split("```{glossary}\n")[1], flags=re.M))
+    assert {"embedding", "residual", "transformer", "autograd", "epoch", "learning rate"} <= {
+        *terms
+    }
+    assert all(said.strip()[0].isupper() or said.strip()[0] == "$" for _, said in entries)
+
+
 def test_internal_links_and_anchors_resolve():
     broken, ids = [], {}
     for page in book_pages():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from attncore import attention
 import attncore as ac
+from attncore import attention
 from attncore.exercises import EXERCISES, check, verdict
 from attncore.exercises.exercise import Exercise
 from attncore.models.ops import gelu
