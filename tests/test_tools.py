@@ -32,7 +32,11 @@ def convert():
     ("myst", "plain"),
     [
         ("# Title", "# 1. Title"),
-        ("(label)=\n## Part", "## Part"),
+        ("(label)=\n## Part", '<a id="label"></a>\n\n## Part'),
+        (
+            ":::{admonition} Going deeper: why\n:class: dropdown\nSo.\n:::",
+            "<details>\n<summary>Going deeper: why</summary>\n\nSo.\n\n</details>",
+        ),
         (":::{admonition} Trap: x\n:class: warning\nText.\n:::", "> **Trap: x**\n>\n> Text."),
         ("```{exercise-start} Ties\n:label: ex-1-2\n```\nDo.", "### Exercise 1.2: Ties\n\nDo."),
         ("see {cite:t}`vaswani2017`", "see Vaswani et al. (2017)"),

@@ -18,7 +18,7 @@ from attncore.draw.colors import ROLES
 
 FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\}\s*(?P<argument>.*)$")
 OPTION = re.compile(r"^:(?P<key>[\w-]+):\s*(?P<value>.*)$")
-LABEL = re.compile(r"^\([\w-]+\)=$")
+LABEL = re.compile(r"^\((?P<name>[\w-]+)\)=$")
 ROLE = re.compile(r"\{(?P<name>[\w:-]+)\}`(?P<content>[^`]+)`")
 CODE = re.compile(r"(`+[^`]+`+)")
 CODE_OR_ROLE = re.compile(rf"{ROLE.pattern}|(?P<code>{CODE.pattern})")
@@ -48,7 +48,8 @@ class Converter:
         lines = iter(text.splitlines())
         for line in lines:
             opened = FENCE.match(line)
-            if LABEL.match(line):
+            if label := LABEL.match(line):
+                out += [f'<a id="{label["name"]}"></a>', ""]
                 continue
             if not opened:
                 (out if folded is None else folded).append(self._inline(line, page))
@@ -62,6 +63,9 @@ class Converter:
                 self.solution = ""
             elif name == "exercise-start":
                 out += [f"### Exercise {_number(options['label'])}: {argument}", ""]
+            elif name in BOXES and options.get("class") == "dropdown":
+                inside = [self._inline(row, page) for row in body]
+                out += ["<details>", f"<summary>{self._inline(argument, page)}</summary>", "", *inside, "", "</details>"]
             elif name in BOXES:
                 title = [f"**{self._inline(argument or name.capitalize(), page)}**", ""]
                 inside = [self._inline(row, page) for row in body]
