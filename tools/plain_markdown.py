@@ -65,7 +65,8 @@ class Converter:
                 out += [f"### Exercise {_number(options['label'])}: {argument}", ""]
             elif name in BOXES and options.get("class") == "dropdown":
                 inside = [self._inline(row, page) for row in body]
-                out += ["<details>", f"<summary>{self._inline(argument, page)}</summary>", "", *inside, "", "</details>"]
+                summary = f"<summary>{self._inline(argument, page)}</summary>"
+                out += ["<details>", summary, "", *inside, "", "</details>"]
             elif name in BOXES:
                 title = [f"**{self._inline(argument or name.capitalize(), page)}**", ""]
                 inside = [self._inline(row, page) for row in body]
