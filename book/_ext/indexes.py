@@ -87,8 +87,9 @@ def questions(document: nodes.document) -> Iterator[tuple[list[nodes.Node], node
     for section in document.findall(nodes.section):
         if section[0].astext() == ASKED:
             for entry in section.findall(nodes.paragraph):
-                if isinstance(entry[0], nodes.strong):
-                    yield [part.deepcopy() for part in entry[0]], entry
+                first = next((part for part in entry if part.astext()), None)  # MyST begins with ""
+                if isinstance(first, nodes.strong):
+                    yield [part.deepcopy() for part in first], entry
 
 
 def is_cell(node: nodes.Node) -> bool:
