@@ -17,7 +17,7 @@ from attncore import draw, plot
 from attncore.draw.colors import COLORS, ROLES
 from attncore.draw.picture import TALL, WIDE
 from attncore.draw.sheet import page_sheet, sheet
-from attncore.draw.text import NAME, PLAIN, SMALL, width_of
+from attncore.draw.text import NAME, PLAIN, SMALL, width_of, width_of_name
 
 X = np.array([[0, 1, 1, 1], [1, 1, 0, 1], [0, 0, 1, 0]])
 W_Q = np.array([[0, 0, 0, 0], [1, 0, 1, 1], [1, 1, 0, 0], [0, 0, 1, -1]])
@@ -527,6 +527,23 @@ def test_what_cannot_be_placed_is_refused(bad):
         draw.kv_cache(lost, **good)
     with pytest.raises(ValueError, match="x must be finite to be drawn"):
         draw.heads(lost, **good, w_o=W_O, heads=2)
+
+
+def test_long_names_over_narrow_matrices_stand_apart_and_inside():
+    one, names = np.eye(2), ["weights without a mask", "weights with a window", "causal"]
+    for drawn in (
+        draw.equation(*((name, one) for name in names)),
+        draw.mask(*[one > 0] * 3, names=names),
+    ):
+        for scene in (drawn.wide, drawn.tall):
+            ends = {}
+            for text in re.findall(r"<text[^>]*ac-name[^>]*>.*?</text>", "".join(scene.parts)):
+                x, y = (float(re.search(rf'{axis}="([-.0-9]+)"', text)[1]) for axis in "xy")
+                half = width_of_name(re.search(r">(.*?)<tspan", text)[1], "2×2") / 2
+                assert scene.low[0] <= x - half + 0.01
+                assert x + half - 0.01 <= scene.high[0]
+                assert ends.get(y, -1e9) <= x - half
+                ends[y] = x + half
 
 
 def test_masked_scores_and_nan_are_written_and_not_shaded():

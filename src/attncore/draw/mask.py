@@ -151,14 +151,15 @@ def _stretches(row: np.ndarray, columns: Sequence[str]) -> list[str]:
 def _scene(panels: Sequence[Matrix], width: float) -> Scene:
     """Draw the masks side by side, as many in a row as there is room for."""
     s, y = Scene(), 0.0
-    for shelf in shelves([m.before + m.width + APART for m in panels], width + APART):
+    rooms = [max(m.before, m.beside) + m.width + m.beside + APART for m in panels]
+    for shelf in shelves(rooms, width + APART):
         x = 0.0
         for n in shelf:
             m = panels[n]
-            box = s.put(m, x + m.before, y + m.above)
+            box = s.put(m, x + max(m.before, m.beside), y + m.above)
             seen = int(m.array.sum())
             count = f"{seen} of {m.array.size} allowed"
             s.text((box.center[0], box.foot + 18), count, "small soft")
-            x = box.end + APART
+            x += rooms[n]
         y = box.foot + BELOW
     return s

@@ -204,18 +204,19 @@ def _scenes(parts: Sequence[Matrix | str]) -> tuple[Scene, Scene]:
             x = 0.0
             for part in line:
                 if isinstance(part, Matrix):
-                    x += part.before
-                    scene.put(part, x, middle - part.height / 2)
+                    scene.put(part, x + max(part.before, part.beside), middle - part.height / 2)
                 else:
                     scene.text((x + SIGN / 2 - 5, middle), part, "bold")
-                x += _width(part) - (part.before if isinstance(part, Matrix) else 0)
+                x += _width(part)
             y = middle + max((m.height / 2 for m in matrices), default=10) + 24
     return scenes
 
 
 def _width(part: Matrix | str) -> float:
     """Return how much room a part takes on a line, with the gap after it."""
-    return SIGN if isinstance(part, str) else part.before + part.width + 16
+    if isinstance(part, str):
+        return SIGN
+    return max(part.before, part.beside) + part.width + part.beside + 16
 
 
 def _lines(parts: Sequence[Matrix | str], room: float) -> list[list[Matrix | str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attncore.draw.text import SMALL, lines_of, number, width_of
+from attncore.draw.text import SMALL, lines_of, number, width_of, width_of_name
 
 ROW = 26  # height of a row
 LEAST = 24.0  # width of a column
@@ -77,6 +77,17 @@ class Matrix:
         """The height of what is written over it."""
         labels = 15 * max((len(lines_of(label)) for label in self.columns), default=0)
         return 4 + labels + (22 if self.name else 0)
+
+    @property
+    def size(self) -> str:
+        """Its shape, as it is written beside its name."""
+        return f"{self.array.shape[0]}×{self.array.shape[1]}"
+
+    @property
+    def beside(self) -> float:
+        """How far its name reaches beyond the brackets, on either side."""
+        wide = width_of_name(self.name, self.size) if self.name else 0
+        return max(0.0, (wide - self.width) / 2)
 
     @property
     def before(self) -> float:

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from attncore.draw.matrix import ROW, Matrix
-from attncore.draw.text import NAME, PLAIN, SMALL, coordinate, lines_of, markup, width_of
+from attncore.draw.text import (
+    NAME,
+    PLAIN,
+    SMALL,
+    coordinate,
+    lines_of,
+    markup,
+    width_of,
+    width_of_name,
+)
 
 Point = tuple[float, float]
 GAP = 8  # between a box and the arrows that end at it
@@ -257,13 +266,12 @@ class Scene:
 
     def _names(self, m: Matrix, box: Box) -> None:
         if m.name:
-            size = f"{m.array.shape[0]}×{m.array.shape[1]}"
             at = (box.center[0], box.y - m.above + 9)
-            shown = f'{markup(m.name)}<tspan dx="6" class="ac-size">{size}</tspan>'
+            shown = f'{markup(m.name)}<tspan dx="6" class="ac-size">{m.size}</tspan>'
             x, y = map(coordinate, at)
             self.parts.append(f'<text x="{x}" y="{y}" class="ac-name ac-{m.role}">{shown}</text>')
-            wide = width_of(m.name, NAME) + width_of(size, SMALL) + 6
-            self.reach((at[0] - wide / 2, at[1] - 13), (at[0] + wide / 2, at[1]))
+            half = width_of_name(m.name, m.size) / 2
+            self.reach((at[0] - half, at[1] - 13), (at[0] + half, at[1]))
         tallest = max((len(lines_of(label)) for label in m.columns), default=0)
         for j, label in enumerate(m.columns):
             for line, text in enumerate(lines_of(label)):

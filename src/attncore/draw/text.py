@@ -33,6 +33,11 @@ def width_of(text: str, size: float = PLAIN) -> float:
     return size * sum(_share(c) for c in re.sub(r"_(\w+)", r"\1", text))
 
 
+def width_of_name(name: str, size: str) -> float:
+    """Return about how wide an array's name is, bold and italic, with its size after it."""
+    return 1.25 * width_of(name, NAME) + width_of(size, SMALL) + 6
+
+
 def _share(c: str) -> float:
     """Return about how wide a character is, of the size of its font."""
     if ord(c) >= 0x2E80:
