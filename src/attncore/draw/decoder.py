@@ -158,7 +158,7 @@ def _draw(
         beside(0, "tokens", f"T = {T}")
     with s.row(1, "kept"):
         stream(HIGH + 2, HIGH + 22)
-        boxes(HIGH + 24, "ink", ["E + P" if wide > 40 else "+"] * T)
+        boxes(HIGH + 24, "ink", ["W_E + P" if wide > 40 else "+"] * T)
         beside(HIGH + 24, "token row + place row", sizes["rows"])
     y = 2 * HIGH + 26
     for n in range(layers):
@@ -176,7 +176,7 @@ def _draw(
     with s.row(2 + layers, "kept"):
         stream(y, y + 18)
         boxes(y + 20, "soft", ["norm" if wide > 40 else ""] * T)
-        beside(y + 20, "norm, then times Eᵀ", f"logits {sizes['logits']}")
+        beside(y + 20, "norm, then times W_Eᵀ", f"logits {sizes['logits']}")
         stream(y + HIGH + 22, y + HIGH + 38)
         boxes(y + HIGH + 40, "soft", ends)
         beside(y + HIGH + 40, "likeliest next", "one guess a column")

@@ -30,7 +30,7 @@ def number(x: float, digits: int) -> str:
 
 def width_of(text: str, size: float = PLAIN) -> float:
     """Return about how wide a text is: a Chinese character is as wide as it is high."""
-    return size * sum(_share(c) for c in re.sub(r"_(\w+)", r"\1", text))
+    return size * sum(_share(c) for c in re.sub(r"_([A-Za-z0-9]+)", r"\1", text))
 
 
 def width_of_name(name: str, size: str) -> float:
@@ -51,7 +51,7 @@ def _share(c: str) -> float:
 def markup(text: str) -> str:
     """Return text for a <text> element: `W_Q` has a subscript."""
     lowered = re.sub(
-        r"_(\w+)",
+        r"_([A-Za-z0-9]+)",
         r'<tspan dy="4" font-size="75%">\1</tspan><tspan dy="-4">&#8203;</tspan>',
         escape(text),
     )
