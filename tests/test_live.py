@@ -273,7 +273,7 @@ def wait_for_figure(live, number, old):
 
 
 def test_a_slider_changes_the_code_and_the_figure_by_keyboard(browser, site):
-    live = browser(site[1] + "book/ch03_masks.html")
+    live = browser(site[1] + "book/ch02_scaled_dot_product.html")
     slider = live.page.locator(".live-knobs input[type=range]").first
     number = live.number_with_knob()
     book = live.cell(number).locator(".cell_output img").first.get_attribute("src")
@@ -287,16 +287,16 @@ def test_a_slider_changes_the_code_and_the_figure_by_keyboard(browser, site):
     wait_for_figure(live, number, first)
     code = live.cell(number).locator("textarea").input_value()
 
-    assert "size = 4  #@param" in code
-    assert live.cell(number).locator(".live-knobs output").inner_text() == "4"
+    assert "angle = 90  #@param" in code
+    assert live.cell(number).locator(".live-knobs output").inner_text() == "90"
     live.press("Reset", number)
-    assert "size = 2  #@param" in live.cell(number).locator("textarea").input_value()
-    assert live.cell(number).locator(".live-knobs output").inner_text() == "2"
+    assert "angle = 60  #@param" in live.cell(number).locator("textarea").input_value()
+    assert live.cell(number).locator(".live-knobs output").inner_text() == "60"
     assert live.cell(number).locator(".cell_output img").first.get_attribute("src") == book
 
 
 def test_a_moving_knob_sketches_and_a_resting_one_draws(browser, site):
-    live = browser(site[1] + "book/ch03_masks.html")
+    live = browser(site[1] + "book/ch02_scaled_dot_product.html")
     number = live.number_with_knob()
     live.run(number)
     image = live.cell(number).locator(".cell_output img").first
