@@ -562,8 +562,8 @@ def test_the_weights_dropped_are_those_of_the_output(library):
 def test_numpy_and_torch_drop_the_same():
     q, k = np.zeros((2, 3, 50, 1)), np.zeros((2, 3, 70, 1))
     for seed in (0, 1, 2**63 - 1):
-        ours = kept(np, *places(np, q, k, np.array([seed])), 0.3)
-        theirs = kept(torch, *places(torch, *tensors(q, k), torch.tensor([seed])), 0.3)
+        ours = kept(*places(np, q, k, np.array([seed])), 0.3)
+        theirs = kept(*places(torch, *tensors(q, k), torch.tensor([seed])), 0.3)
         assert (theirs.numpy() == ours).all()
 
 
@@ -572,7 +572,7 @@ def test_what_is_dropped_looks_random():
     drops = []
     for seed in range(40):
         q = np.zeros((2, 300, 1))
-        drops.append(kept(np, *places(np, q, q, np.array([seed])), share) - (1 - share))
+        drops.append(kept(*places(np, q, q, np.array([seed])), share) - (1 - share))
     x = np.stack(drops)  # (seed, head, query, key), of mean 0
     pairs = {
         "mean": x,
@@ -594,7 +594,7 @@ def test_what_is_dropped_looks_random():
         assert 0.97 < sums.std() < 1.03
         assert abs(sums).max() < 6
     q, k = np.zeros((4, 500, 1)), np.zeros((4, 1024, 1))
-    y = kept(np, *places(np, q, k, np.array([7])), share) - (1 - share)
+    y = kept(*places(np, q, k, np.array([7])), share) - (1 - share)
     echo = np.fft.irfft(np.abs(np.fft.rfft(y)) ** 2)[..., 1:512] / (spread * math.sqrt(1024))
     assert abs(echo).max() < 6.5  # of a million; without either shift of the bits it is above 9
 

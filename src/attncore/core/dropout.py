@@ -45,7 +45,7 @@ def places(xp: Any, q: Array, k: Array, seed: Array) -> tuple[Array, Array]:
     return _low(xp, rows), _low(xp, keys)
 
 
-def kept(xp: Any, rows: Array, keys: Array, dropout: float) -> Array:
+def kept(rows: Array, keys: Array, dropout: float) -> Array:
     """Return which weights are kept, `(..., H, Tq, Tk)`: each with chance 1 - dropout."""
     n = keys + rows[..., :1]
     n = _shifted(n, 16, 32) * rows[..., 1:]  # odd: no two keys of a row get one number
@@ -57,7 +57,7 @@ def dropped(xp: Any, weights: Array, noise: tuple[Array, Array] | None, dropout:
     """Return the weights with some at 0, and the others over 1 - dropout."""
     if noise is None:
         return weights
-    return xp.where(kept(xp, *noise, dropout), weights / (1 - dropout), 0.0)
+    return xp.where(kept(*noise, dropout), weights / (1 - dropout), 0.0)
 
 
 def _shifted(n: Array, by: int, bits: int = 64) -> Array:

@@ -8,8 +8,16 @@ from attncore.base.arrays import Array, shape_of
 from attncore.base.reading import read_labels, read_numbers
 from attncore.core.attention import attention_weights
 from attncore.draw.matrix import Matrix
-from attncore.draw.picture import TALL, WIDE, Picture, check_small, check_step
-from attncore.draw.scene import Box, Scene
+from attncore.draw.picture import (
+    TALL,
+    WIDE,
+    Picture,
+    check_alike,
+    check_maps,
+    check_small,
+    check_step,
+)
+from attncore.draw.scene import WHOLE, Box, Scene
 from attncore.masks import causal
 
 APART, ROOM = 22, 14  # between two matrices, and around what is kept
@@ -70,21 +78,14 @@ def kv_cache(
     """
     given = {"x": x, "w_q": w_q, "w_k": w_k, "w_v": w_v}
     arrays = {name: read_numbers(name, array) for name, array in given.items()}
-    for name, array in arrays.items():
-        check_small(name, array)
-        if name != "x" and len(array) != arrays["x"].shape[1]:
-            raise ValueError(
-                f"{name} must have one row for each feature of a token: x "
-                f"{shape_of(arrays['x'])}, {name} {shape_of(array)}"
-            )
-    rows = arrays["x"]
+    rows = arrays.pop("x")
+    check_small("x", rows)
+    check_maps("x", rows, **arrays)
     T = len(rows)
     check_step(step, T, "tokens")
     names = read_labels("tokens", tokens, T)
     q, k, v = (rows @ arrays[name] for name in ("w_q", "w_k", "w_v"))
-    if q.shape != k.shape:
-        shapes = f"{shape_of(arrays['w_q'])}, {shape_of(arrays['w_k'])}"
-        raise ValueError(f"w_q and w_k must have one shape: {shapes}")
+    check_alike(arrays["w_q"], arrays["w_k"])
     weights = attention_weights(q, k, causal(T, T))
     parts = (
         Matrix(rows, name="X", rows=names, row_role="ink bold", links="token", stage="dropped"),
@@ -154,5 +155,7 @@ def _scene(
     place = (0.0, output.foot + 26)
     for t, caption in enumerate(captions):
         s.text(place, f"step {t}:  {caption}", "small start", only=t)
-    s.text(place, "each row of A is one step: one query, all keys so far", "small start", only=-1)
+    s.text(
+        place, "each row of A is one step: one query, all keys so far", "small start", only=WHOLE
+    )
     return s

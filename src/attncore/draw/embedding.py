@@ -98,10 +98,7 @@ def _scene(
 ) -> Scene:
     """Draw tokens, table and X from left to right."""
     s = Scene(step)
-    left = max(width_of(t) for t in tokens) + 8
-    high = max(len(chosen), len(table.array)) * ROW
-    top = (high - len(chosen) * ROW) / 2
-    _listed(s, tokens, chosen, 0, left, top)
+    left, top, high = _listed(s, tokens, chosen, len(table.array))
     start = left + 46
     box = s.put(table, start + 84 + table.before, (high - table.height) / 2)
     out = s.put(made, box.end + 110, top)
@@ -118,10 +115,7 @@ def _tall(
 ) -> Scene:
     """Draw the tokens beside the table, and X below it."""
     s = Scene(step)
-    left = max(width_of(t) for t in tokens) + 8
-    high = max(len(chosen), len(table.array)) * ROW
-    top = (high - len(chosen) * ROW) / 2
-    _listed(s, tokens, chosen, 0, left, top)
+    left, top, high = _listed(s, tokens, chosen, len(table.array))
     start = left + 40
     box = s.put(table, start + 34 + table.before, (high - table.height) / 2)
     out = s.put(made, box.x, high + made.above + 46)
@@ -135,11 +129,18 @@ def _tall(
 
 
 def _listed(
-    s: Scene, tokens: list[str], chosen: list[int], x: float, end: float, top: float
-) -> None:
-    """Write the tokens below one another, each with its number."""
+    s: Scene, tokens: list[str], chosen: list[int], rows: int
+) -> tuple[float, float, float]:
+    """Write the tokens below one another, each with its number, beside a table of so many rows.
+
+    Return how wide they are, where they begin, and how high the taller of both is.
+    """
+    end = max(width_of(t) for t in tokens) + 8
+    high = max(len(chosen), rows) * ROW
+    top = (high - len(chosen) * ROW) / 2
     for i, (token, n) in enumerate(zip(tokens, chosen, strict=True)):
         y = top + ROW * (i + 0.5)
         with s.cell("query", i):
-            s.text((x + end - 8, y), token, "bold end")
+            s.text((end - 8, y), token, "bold end")
             s.text((end + 22, y), f"→ {n}")
+    return end, top, high

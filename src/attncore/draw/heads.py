@@ -13,7 +13,15 @@ from attncore.base.reading import read_labels, read_numbers
 from attncore.base.settings import check_flag
 from attncore.core.attention import attention_weights
 from attncore.draw.matrix import ROW, Matrix
-from attncore.draw.picture import TALL, WIDE, Picture, check_small, check_step
+from attncore.draw.picture import (
+    TALL,
+    WIDE,
+    Picture,
+    check_alike,
+    check_maps,
+    check_small,
+    check_step,
+)
 from attncore.draw.scene import Box, Scene, shelves
 from attncore.masks import causal as causal_mask
 
@@ -82,28 +90,21 @@ def heads(
     """
     given = {"x": x, "w_q": w_q, "w_k": w_k, "w_v": w_v, "w_o": w_o}
     arrays = {name: read_numbers(name, array) for name, array in given.items()}
-    for name, array in arrays.items():
-        check_small(name, array)
+    tokens_x, w_o = arrays["x"], arrays["w_o"]
+    check_small("x", tokens_x)
+    check_small("w_o", w_o)
+    maps = {name: arrays[name] for name in ("w_q", "w_k", "w_v")}
+    check_maps("x", tokens_x, **maps)
     (H,) = check_sizes(heads=heads)
     causal = check_flag("causal", causal)
-    tokens_x = arrays["x"]
-    for name in ("w_q", "w_k", "w_v"):
-        map_ = arrays[name]
-        if len(map_) != tokens_x.shape[1]:
-            raise ValueError(
-                f"{name} must have one row for each feature of a token: x {shape_of(tokens_x)}, "
-                f"{name} {shape_of(map_)}"
-            )
+    for name, map_ in maps.items():
         if map_.shape[1] % H:
             raise ValueError(f"heads = {H} must divide the width of {name} {shape_of(map_)}")
-    if arrays["w_q"].shape != arrays["w_k"].shape:
-        raise ValueError(
-            f"w_q and w_k must have one shape: {shape_of(arrays['w_q'])}, {shape_of(arrays['w_k'])}"
-        )
-    if len(arrays["w_o"]) != arrays["w_v"].shape[1]:
+    check_alike(maps["w_q"], maps["w_k"])
+    if len(w_o) != maps["w_v"].shape[1]:
         raise ValueError(
             "w_o must have one row for each column of w_v: "
-            f"w_v {shape_of(arrays['w_v'])}, w_o {shape_of(arrays['w_o'])}"
+            f"w_v {shape_of(maps['w_v'])}, w_o {shape_of(w_o)}"
         )
     check_step(step, len(tokens_x))
     names = read_labels("tokens", tokens, len(tokens_x))

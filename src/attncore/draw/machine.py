@@ -13,7 +13,7 @@ from attncore.base.arrays import Array, shape_of
 from attncore.base.reading import read_labels, read_mask, read_numbers
 from attncore.core.attention import attention_weights
 from attncore.draw.matrix import LEAST, Matrix
-from attncore.draw.picture import Picture, check_small, check_step
+from attncore.draw.picture import Picture, check_maps, check_small, check_step
 from attncore.draw.scene import Box, Scene
 from attncore.masks import causal as causal_mask
 
@@ -105,7 +105,7 @@ def attention(
         output=replace(parts.output, rows=()),
     )
     wide, tall = Scene(step), Scene(step)
-    _wide(wide, parts, 0)
+    _wide(wide, parts)
     _tall(tall, narrow, 0)
     return Picture("Attention, step by step", words, wide, tall, steps)
 
@@ -177,13 +177,8 @@ def machine(
         raise ValueError("context_tokens name the rows of context, which is not given")
     source = x if context is None else read_numbers("context", context)
     check_small("context", source)
-    for name, array, rows in (("w_q", w_q, x), ("w_k", w_k, source), ("w_v", w_v, source)):
-        check_small(name, array)
-        if array.shape[0] != rows.shape[1]:
-            raise ValueError(
-                f"{name} must have one row for each feature of a token: tokens "
-                f"{shape_of(rows)}, {name} {shape_of(array)}"
-            )
+    check_maps("tokens", x, w_q=w_q)
+    check_maps("tokens", source, w_k=w_k, w_v=w_v)
     queries = read_labels("tokens", tokens, len(x))
     keys = queries
     if context is not None:
@@ -284,10 +279,9 @@ def _root(parts: Parts) -> str:
     return f"÷ √{parts.q.array.shape[1]}"
 
 
-def _wide(s: Scene, p: Parts, x: float) -> tuple[Box, Box, Box]:
+def _wide(s: Scene, p: Parts) -> tuple[Box, Box, Box]:
     """Draw Q, K and V in a column, what is made of them to its right; return their places."""
-    before = max(m.before for m in (p.q, p.k, p.v))
-    left = x + before
+    left = max(m.before for m in (p.q, p.k, p.v))
     q = s.put(p.q, left, 0)
     k = s.put(p.k, left, q.foot + p.k.above + 30)
     inner = left + max(m.width for m in (p.q, p.k, p.v)) + 36
@@ -372,7 +366,7 @@ def _tall(s: Scene, p: Parts, y: float) -> tuple[Box, Box, Box]:
 
 def _wide_inputs(s: Scene, p: Parts, first: Matrix, second: Matrix | None) -> None:
     """Draw the sequences, and everything that is made of them, from left to right."""
-    q, k, v = _wide(s, p, 0)
+    q, k, v = _wide(s, p)
     turn = min(b.left[0] for b in (q, k, v)) - 26
 
     def feed(box: Box, targets: tuple[tuple[Box, str, str], ...]) -> None:

@@ -9,6 +9,7 @@ from html import escape
 
 import numpy as np
 
+from attncore.base.arrays import shape_of
 from attncore.base.integers import check_integer
 from attncore.draw.scene import Point, Scene
 from attncore.draw.sheet import sheet
@@ -82,6 +83,23 @@ def _room(scene: Scene) -> tuple[Point, Point]:
 
 def _view(low: Point, size: Point) -> str:
     return " ".join(coordinate(x) for x in (*low, *size))
+
+
+def check_maps(tokens: str, rows: np.ndarray, **maps: np.ndarray) -> None:
+    """Raise unless each of the learned maps can be drawn, and applied to these rows of tokens."""
+    for name, array in maps.items():
+        check_small(name, array)
+        if len(array) != rows.shape[1]:
+            raise ValueError(
+                f"{name} must have one row for each feature of a token: {tokens} "
+                f"{shape_of(rows)}, {name} {shape_of(array)}"
+            )
+
+
+def check_alike(w_q: np.ndarray, w_k: np.ndarray) -> None:
+    """Raise unless what the two maps make can be compared."""
+    if w_q.shape != w_k.shape:
+        raise ValueError(f"w_q and w_k must have one shape: {shape_of(w_q)}, {shape_of(w_k)}")
 
 
 def check_step(step: int | None, count: int, of: str = "queries") -> None:
