@@ -308,7 +308,7 @@ def test_a_roofline_that_rounds_or_looks_at_the_flops_alone_is_refused():
         lambda f, b, peak, read: max(int(f / peak), b / read),
         lambda f, b, peak, read: f / peak if f > 8 else b / read,
     ):
-        assert verdict(EXERCISES["11.4"], wrong) != "correct"
+        assert verdict(EXERCISES["12.4"], wrong) != "correct"
 
 
 def test_a_merge_or_a_filter_that_works_by_luck_is_refused():
@@ -336,9 +336,9 @@ def test_a_merge_or_a_filter_that_works_by_luck_is_refused():
         return np.where(np.isin(np.arange(len(p)), kept), p, 0) / p[kept].sum()
 
     for wrong in (everywhere, as_text, round_the_end):
-        assert verdict(EXERCISES["12.3"], wrong) != "correct", wrong.__name__
+        assert verdict(EXERCISES["13.3"], wrong) != "correct", wrong.__name__
     for wrong in (fixed, strictly):
-        assert verdict(EXERCISES["12.4"], wrong) != "correct", wrong.__name__
+        assert verdict(EXERCISES["13.4"], wrong) != "correct", wrong.__name__
 
 
 def test_a_block_that_works_by_luck_is_refused():
@@ -385,7 +385,7 @@ def test_a_filter_may_add_up_from_either_end():
         return np.where(before < least, p, 0) / p[before < least].sum()
 
     for right in (from_the_unlikeliest, by_what_is_likelier):
-        assert verdict(EXERCISES["12.4"], right) == "correct", right.__name__
+        assert verdict(EXERCISES["13.4"], right) == "correct", right.__name__
 
 
 def test_a_layer_of_heads_that_works_by_luck_is_refused():

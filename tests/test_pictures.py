@@ -232,7 +232,7 @@ def test_a_run_draws_the_readers_own_numbers(browser, site):
 
 
 def test_plots_are_inverted_in_dark_mode_but_not_photographs_and_not_on_paper(browser, site):
-    page = browser(f"{site}/book/ch13_vision.html", color_scheme="dark").page
+    page = browser(f"{site}/book/ch15_vision.html", color_scheme="dark").page
     look = "images => [...new Set(images.map(i => getComputedStyle(i).filter))]"
     every = page.locator(".cell_output img")
     photographs = page.locator(".cell.tag_photo .cell_output img")

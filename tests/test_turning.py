@@ -13,7 +13,7 @@ CELLS = "div.cell:has(.live-knobs)"
 FIGURES = "book/ch02_scaled_dot_product.html"
 TURNED = "div.cell:has(.live-knobs:has-text('temperature'))"
 TEXT = "book/ch09_positions.html"
-TORCH = "book/ch12_language_model.html"
+TORCH = "book/ch13_language_model.html"
 LIST = ROOT / "_build/frames/pages.json"
 NAMES = json.loads(LIST.read_text("utf-8")) if LIST.exists() else {}
 # Of a cell: its text and its figures, drawn by the book or by Python.
@@ -142,7 +142,7 @@ def test_a_turned_torch_cell_shows_what_torch_did_and_cannot_be_edited(opened):
     cell = live.page.locator(f"{CELLS}.tag_needs-torch").first
     shown = cell.evaluate(SHOWN)
     cell.locator("input").fill("256")
-    [message] = frame("ch12_language_model", 1, "256")
+    [message] = frame("ch13_language_model", 1, "256")
     wait(live, cell, f"out.textContent === {json.dumps(message['text'])}")
 
     assert cell.locator("textarea").get_attribute("readonly") is not None
@@ -272,7 +272,7 @@ DARK = """drawing => {
 
 
 def test_dark_mode_inverts_a_drawing_and_leaves_a_photograph(opened):
-    for name, photo in ((FIGURES, False), ("book/ch13_vision.html", True)):
+    for name, photo in ((FIGURES, False), ("book/ch15_vision.html", True)):
         live = opened(name, color_scheme="dark")
         cell = live.page.locator(CELLS).first
         own = cell.locator(".cell_output img").evaluate(DARK)

@@ -2,7 +2,7 @@
 
     python tools/measure_whale.py      less than a minute on one CPU core
 
-Two files in data/kept are for chapter 12, whose page has time for one window and a few letters.
+Two files in data/kept are for chapter 13, whose page has time for one window and a few letters.
 whale_context.json: how many bits per character the model loses that reads only the last k
 characters, for each window the mean over 12 places. whale_texts.json: 24 passages of the unseen
 text, and how the model goes on after the first 16 characters of each, by temperature and top-p;

@@ -1,4 +1,4 @@
-"""Train the three small models of chapter 12 from eight seeds each, and keep their curves.
+"""Train the three small models of chapter 13 from eight seeds each, and keep their curves.
 
     python tools/train_curves.py      less than a minute on one CPU core
 

@@ -16,6 +16,8 @@ from attncore.exercises import (
     chapter11,
     chapter12,
     chapter13,
+    chapter14,
+    chapter15,
     front,
 )
 from attncore.exercises.exercise import Exercise, verdict
@@ -35,6 +37,8 @@ EXERCISES: dict[str, Exercise] = {
     **chapter11.EXERCISES,
     **chapter12.EXERCISES,
     **chapter13.EXERCISES,
+    **chapter14.EXERCISES,
+    **chapter15.EXERCISES,
 }
 
 

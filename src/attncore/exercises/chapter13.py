@@ -1,119 +1,152 @@
-"""Exercises of chapter 13: vision."""
+"""Exercises of chapter 13: a language model."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from attncore.core.softmax import softmax
 from attncore.exercises.exercise import Exercise
-from attncore.images import patches
 
-_rng = np.random.default_rng(11)
-_SQUARE, _WIDE = _rng.normal(size=(6, 6)), _rng.normal(size=(6, 9))
-_ORDERS = tuple(_rng.permutation(n) for n in (5, 7))
-_MAPS = softmax(_rng.normal(size=(3, 13, 13)))  # (H, 1 + T, 1 + T), 3 rows of 4 patches
-_MAPS_5 = softmax(_rng.normal(size=(2, 11, 11)))
-_WORDS, _WORDS_6 = softmax(_rng.normal(size=(2, 12))), softmax(_rng.normal(size=(3, 24)))
+_P = np.array([0.05, 0.4, 0.1, 0.25, 0.2])
+_EXACT = np.array([1, 16, 3, 4, 8]) / 32  # its sums have no rounding
+_THEN = np.array([[0.3, 0.4, 0.3], [0.05, 0.05, 0.9], [0.2, 0.6, 0.2]])
 
 
-def _cls_map(weights: np.ndarray, columns: int) -> np.ndarray:
-    seen = weights[:, 0, 1:].mean(axis=0)
-    return (seen / seen.sum()).reshape(-1, columns)
+def _merge(ids: list[int], a: int, b: int, new: int) -> list[int]:
+    out: list[int] = []
+    for n in ids:
+        if n == b and out[-1:] == [a]:
+            out[-1] = new
+        else:
+            out.append(n)
+    return out
 
 
-def _mean_of_shares(weights: np.ndarray) -> np.ndarray:
-    """Divide in each head: CLS's weight for itself then counts too."""
-    seen = weights[:, 0, 1:]
-    return (seen / seen.sum(axis=1, keepdims=True)).mean(axis=0)
+def _from_the_right(ids: list[int], a: int, b: int, new: int) -> list[int]:
+    return _merge(ids[::-1], b, a, new)[::-1]
 
 
-def _places(Tk: int, columns: int) -> np.ndarray:
-    return np.array([divmod(j, columns) for j in range(Tk)])
+def _either_way(ids: list[int], a: int, b: int, new: int) -> list[int]:
+    out: list[int] = []
+    for n in ids:
+        if (*out[-1:], n) in ((a, b), (b, a)):
+            out[-1] = new
+        else:
+            out.append(n)
+    return out
+
+
+def _top_p(p: np.ndarray, least: float) -> np.ndarray:
+    order = np.argsort(-p)
+    before = np.append(0, np.cumsum(p[order])[:-1])
+    return _kept(p, np.isin(np.arange(len(p)), order[before < least]))
+
+
+def _kept(p: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    return np.where(keep, p, 0) / p[keep].sum()
+
+
+def _before(p: np.ndarray) -> np.ndarray:
+    """Return the probability of all tokens that are likelier."""
+    return np.array([p[p > x].sum() for x in p])
+
+
+def _likeliest(first: np.ndarray, then: np.ndarray) -> list[int]:
+    both = first[:, None] * then
+    return [int(n) for n in np.unravel_index(both.argmax(), both.shape)]
 
 
 EXERCISES = {
     "13.1": Exercise(
-        solve=lambda: 65**2,
+        solve=lambda: math.log2(50_257),
         mistakes=(
-            (lambda: 64**2, "the extra row CLS attends and is attended to as well"),
-            (lambda: 64, "that is the number of patches; CLS is a token too, and all score all"),
-            (lambda: 64 * 65, "CLS is a query and a key: it asks too, and is asked"),
-            (lambda: 64**2 + 1, "CLS scores every token, and every token scores CLS"),
-            (lambda: 65, "that is the number of tokens; each of them scores every one"),
-            (lambda: (32 * 32) ** 2, "that is a score for each pair of pixels, not of patches"),
-            (lambda: 65**2 * 3, "channels lie inside a patch: they are not tokens"),
-            (lambda: (32 // 4 + 1) ** 2, "8 patches go across, and as many down"),
+            (lambda: math.log(50_257), "that is in nats: divide by log 2"),
+            (lambda: math.log10(50_257), "bits are logarithms to base 2"),
+            (lambda: math.log(50_257) * math.log(2), "divide by log 2, do not multiply"),
+            (lambda: 50_257, "that is the perplexity: take its logarithm"),
         ),
     ),
     "13.2": Exercise(
-        solve=lambda image, size: patches(image[..., None], size),
-        cases=((_SQUARE, 2), (_WIDE, 3), (_SQUARE, 3)),
+        solve=lambda nats, tokens, characters: nats * tokens / math.log(2) / characters,
+        cases=((4.5, 470, 1000), (2.4, 1000, 1000), (3.0, 10, 35)),
         mistakes=(
+            (lambda nats, tokens, characters: nats * tokens / characters, "that is in nats"),
             (
-                lambda image, size: image.reshape(-1, size**2),
-                "reshape alone cuts strips of one row of pixels, not squares",
+                lambda nats, tokens, characters: nats / math.log(2),
+                "that is for each token: spread the total over the characters",
             ),
             (
-                lambda image, size: patches(image.T[..., None], size),
-                "squares and pixels go down first; they should go across first",
+                lambda nats, tokens, characters: nats * characters / tokens / math.log(2),
+                "fewer tokens must give fewer bits: the ratio is upside down",
             ),
             (
-                lambda image, size: (
-                    patches(image[..., None], size)
-                    .reshape(-1, size, size)
-                    .swapaxes(1, 2)
-                    .reshape(-1, size**2)
-                ),
-                "the squares are right, but the pixels inside go down first",
+                lambda nats, tokens, characters: nats / characters / math.log(2),
+                "nats is a mean: the total is nats times tokens",
             ),
         ),
     ),
     "13.3": Exercise(
-        solve=np.argsort,
-        cases=tuple((order,) for order in _ORDERS),
+        solve=_merge,
+        cases=(
+            ([1, 2, 3, 1, 2, 1], 1, 2, 9),
+            ([5, 5, 5, 2, 5, 5], 5, 5, 8),
+            ([3, 1, 1, 2, 2], 1, 2, 7),
+            ([2, 1, 2], 1, 2, 9),
+            ([2, 11, 2, 3, 1], 1, 2, 9),
+            ([4], 4, 4, 6),
+            ([], 1, 2, 9),
+        ),
         mistakes=(
-            (lambda order: order, "that shuffles a second time"),
-            (lambda order: order[::-1], "reading the order backwards does not undo it"),
-            (lambda order: np.arange(len(order)), "that leaves the patches as they are"),
+            (_from_the_right, "of three in a row the first two become one: go from left to right"),
+            (_either_way, "b followed by a is another pair: the order counts"),
+            (
+                lambda ids, a, b, new: [b if n == new else n for n in _merge(ids, a, b, new)],
+                "a pair becomes the new number, not one of its own",
+            ),
         ),
     ),
     "13.4": Exercise(
-        solve=_cls_map,
-        cases=((_MAPS, 4), (_MAPS_5, 5), (_MAPS, 3)),
+        solve=_top_p,
+        cases=((_P, 0.5), (_EXACT, 0.5), (_P, 0.9), (_P[::-1], 0.7)),
         mistakes=(
             (
-                lambda weights, columns: weights[:, 0, 1:].mean(axis=0).reshape(-1, columns),
-                "the sum is not 1: CLS keeps some weight for itself",
+                lambda p, least: np.where(_before(p) < least, p, 0),
+                "what is kept must sum to 1: divide by the sum",
             ),
             (
-                lambda weights, columns: _mean_of_shares(weights).reshape(-1, columns),
-                "take the mean over heads first, then divide once",
+                lambda p, least: _kept(p, _before(p) + p <= max(least, p.max())),
+                "the token that crosses is kept too",
             ),
             (
-                lambda weights, columns: _cls_map(weights.swapaxes(1, 2), columns),
-                "column 0 is who attends to CLS; the row is where CLS attends",
+                lambda p, least: _kept(p, np.cumsum(p) - p < least),
+                "start from the likeliest: the probabilities come in any order",
             ),
             (
-                lambda weights, columns: _cls_map(weights[:1], columns),
-                "that is the first head alone: take the mean over heads",
+                lambda p, least: np.sort(_top_p(p, least))[::-1],
+                "each probability must stay in its token's place",
             ),
         ),
     ),
     "13.5": Exercise(
-        solve=lambda weights, columns: weights @ _places(weights.shape[1], columns),
-        cases=((_WORDS, 4), (_WORDS_6, 6), (_WORDS_6, 8)),
+        solve=_likeliest,
+        cases=(
+            (np.array([0.5, 0.4, 0.1]), _THEN),
+            (np.array([0.2, 0.1, 0.7]), _THEN),
+            (np.array([0.35, 0.25, 0.4]), _THEN),
+        ),
         mistakes=(
             (
-                lambda weights, columns: (weights @ _places(weights.shape[1], columns))[:, ::-1],
-                "row first, then column",
+                lambda first, then: [first.argmax(), then[first.argmax()].argmax()],
+                "that is greedy: a less likely first token may be followed by a surer one",
             ),
             (
-                lambda weights, columns: _places(weights.shape[1], columns)[weights.argmax(axis=1)],
-                "that is the place of the largest weight; the average is asked for",
+                lambda first, then: _likeliest(np.ones(3), then),
+                "the first token has a probability too",
             ),
             (
-                lambda weights, columns: weights @ (_places(weights.shape[1], columns) + 1),
-                "rows and columns are counted from 0",
+                lambda first, then: _likeliest(first, then)[::-1],
+                "the first token comes first",
             ),
         ),
     ),
