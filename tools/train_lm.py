@@ -1,7 +1,7 @@
 """Train a language model on Moby-Dick, and score it on text it has not seen.
 
-    python tools/train_lm.py                  the book's model, attncore's whale(): half an hour
-                                              on one CPU core
+    python tools/train_lm.py                  the book's model, attncore's whale(), and the curve
+                                              of its training: an hour on one CPU core
     python tools/train_lm.py --recipe gpu     a model of 24 million parameters on pieces of words,
                                               for one CUDA card: bfloat16, compiled
     python tools/train_lm.py --score          only score the book's model
@@ -24,6 +24,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,9 @@ from attncore import pick_device
 from attncore.data import moby_dick
 from attncore.nn import Decoder, load, whale
 
-WHALE = Path(__file__).resolve().parent.parent / "src/attncore/data/whale.npz"
+DATA = Path(__file__).resolve().parent.parent / "src/attncore/data"
+WHALE, CURVE = DATA / "whale.npz", DATA / "kept/whale_training.json"
+SAMPLES = (0, 100, 1000)  # the steps after which the book's model writes, and after the last
 HELD_OUT = 0.05  # of the novel, its end
 
 
@@ -49,18 +52,20 @@ class Recipe:
     rate: float
     warm_up: int
     score_every: int  # steps; the best model is kept (0: the last), and ten in vain are the end
-    cpu: bool  # one thread, in 32 bits: the same bits each time on one machine
+    draw_every: int  # steps between the points of the curve (0: none)
+    cpu: bool  # one thread: the same bits each time on one machine
 
 
 RECIPES = {
     "book": Recipe(
         sizes={"d_model": 96, "layers": 4, "heads": 4, "kv_heads": 2, "context": 256},
         pieces=None,
-        steps=3000,
+        steps=9000,
         batch=32,
         rate=3e-3,
         warm_up=100,
         score_every=0,
+        draw_every=150,
         cpu=True,
     ),
     # 6 operations for each parameter and token: 6 x 24e6 x 64 x 512 x 10,000 = 5e16, a quarter of
@@ -73,6 +78,7 @@ RECIPES = {
         rate=6e-4,
         warm_up=200,
         score_every=100,
+        draw_every=0,
         cpu=False,
     ),
 }
@@ -135,7 +141,32 @@ def bits_per_character(model: Decoder, text: str) -> float:
     return nats * len(held_out) / len(text) / math.log(2)
 
 
-def train(recipe: Recipe, more: str = "", *, compiled: bool = True) -> Decoder:
+class Curve:
+    """What a training is like on the way: scores on text seen and unseen, and what it writes."""
+
+    def __init__(self, every: int) -> None:
+        self.every, self.seen_text = every, parts()[0][: len(parts()[1])]
+        self.found: dict[str, list[Any]] = {
+            name: [] for name in ("step", "rate", "seen", "unseen", "samples")
+        }
+
+    def look(self, model: Decoder, step: int, rate: float, last: bool) -> None:
+        """Add a point after `step` steps, and a sample now and then."""
+        if step % self.every == 0 or last:
+            scores = [bits_per_character(model, text) for text in (self.seen_text, parts()[1])]
+            self.found["step"].append(step)
+            for name, x in zip(("rate", "seen", "unseen"), (rate, *scores), strict=True):
+                self.found[name].append(round(x, 5))
+        if step in SAMPLES or last:
+            chance = torch.Generator().manual_seed(0)
+            start = model.encode("Call me ")
+            wrote = model.generate(start, 150, temperature=0.8, generator=chance)[0]
+            self.found["samples"].append([step, model.decode(wrote)])
+
+
+def train(
+    recipe: Recipe, more: str = "", *, curve: Curve | None = None, compiled: bool = True
+) -> Decoder:
     """Return a model trained on the novel, and on `more`."""
     check_unseen(more)
     torch.manual_seed(0)
@@ -159,15 +190,19 @@ def train(recipe: Recipe, more: str = "", *, compiled: bool = True) -> Decoder:
     called = torch.compile(model) if compiled and not recipe.cpu else model
     best, best_step, kept = math.inf, 0, None
     offsets = torch.arange(model.context + 1, device=device)
+    if curve:
+        curve.look(model, 0, schedule.get_last_lr()[0], False)
     bar = tqdm(range(1, steps + 1), unit="step")
     for step in bar:
         starts = torch.randint(len(tokens) - model.context, (recipe.batch, 1)).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=not recipe.cpu):
+        with torch.autocast(device.type, torch.bfloat16):
             value = loss(called, tokens[starts + offsets])
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        if curve:
+            curve.look(model, step, schedule.get_last_lr()[0], step == steps)
         schedule.step()
         if step % 100 == 1:
             bar.set_postfix(nats=f"{value.item():.2f}")
@@ -222,7 +257,11 @@ def main() -> None:
         path, model, recipe = WHALE, whale(), RECIPES["book"]
     else:
         more = "".join(file.read_text("utf-8") for file in options.text)
-        write(train(recipe, more), recipe, path)
+        curve = Curve(recipe.draw_every) if recipe.draw_every else None
+        write(train(recipe, more, curve=curve), recipe, path)
+        if curve:
+            kept = CURVE if path == WHALE else path.with_suffix(".json")
+            kept.write_text(json.dumps(curve.found) + "\n")
         model = load(path)
     numbers = sum(p.numel() for p in model.parameters())
     print(f"{path.name}: {numbers:,} parameters, {path.stat().st_size:,} bytes, SHA-256")
