@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slim_wheels
+import train_lm
 from train_date_models import KINDS
 
 import attncore as ac
@@ -147,6 +148,17 @@ def test_kept_scores_of_windows_and_changes_by_rounding_are_what_whale_gives():
             places = rounding[dtype][way]
             assert len(places) == 20
             assert all(n is None or 0 <= n < rounding["letters"] for n in places)
+
+
+def test_the_kept_course_of_a_training_ends_at_the_model_that_came_of_it():
+    found, unseen = ac.data.kept("whale_training"), train_lm.parts()[1]
+
+    assert found["step"] == list(range(0, 9001, 150))
+    assert len(found["seen"]) == len(found["unseen"]) == len(found["rate"]) == 61
+    score = train_lm.bits_per_character(nn.whale(), unseen)
+    assert found["unseen"][-1] == pytest.approx(score, abs=1e-3)  # stored in 16 bits
+    assert [step for step, _ in found["samples"]] == [0, 100, 1000, 9000]
+    assert {len(text) for _, text in found["samples"]} == {158}
 
 
 def test_kept_texts_are_the_novels_and_what_whale_writes_after_their_beginning():

@@ -619,7 +619,7 @@ def whale(dtype: Any = np.float32) -> Decoder:
     --------
     >>> model = whale()
     >>> model.decode(model.generate(model.encode("Call me "), 5)[0])
-    'Call me and t'
+    'Call me that '
     """
     return whale_of(load, dtype)
 
