@@ -52,7 +52,9 @@ def _slowed(
 
 
 def _slow(**mistake: bool) -> Any:
-    return lambda *case: _slowed(*case, **mistake)
+    return lambda speeds, factor, length, low, high: _slowed(
+        speeds, factor, length, low, high, **mistake
+    )
 
 
 class _Maps:
