@@ -115,6 +115,20 @@ def test_kept_heads_are_of_ten_starts_of_a_task_and_four_of_a_model():
     assert saved == 2 * 2 * 64 * 7 * 8  # maps to keys and values, two layers, seven heads of 8
 
 
+def test_kept_positions_are_of_seven_kinds_and_ten_starts():
+    found = ac.data.kept("positions")
+    assert found["lengths"] == [32, 48, 64, 96, 128]
+    assert list(found["runs"]) == list(models.trained("positions"))
+    for kind, runs in found["runs"].items():
+        tests = 1 if kind == "learned" else 5  # its table ends
+        assert np.shape([run["shares"] for run in runs]) == (10, tests, 2)
+        assert np.shape([run["crowded"] for run in runs]) == (10, 2)
+        assert all(("window" in run) == (kind != "learned") for run in runs)
+    assert list(found["speeds"]) == ["plain", "linear", "ntk", "yarn"]
+    for runs in found["speeds"].values():
+        assert np.shape(runs) == (10, 3, 2)  # untouched, short, trained; two questions
+
+
 def test_kept_shares_are_of_four_kinds_and_five_seeds():
     found = ac.data.kept("date_models")
 

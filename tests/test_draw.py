@@ -44,6 +44,8 @@ PICTURES = {
     "tiles": lambda: draw.tiles(4, step=6),
     "causal tiles": lambda: draw.tiles(6, causal=True),
     "rotations": lambda: draw.rotations([2, 1], [1.5, -0.3], PLACES, speed=0.6),
+    "positions": lambda: draw.positions(),
+    "positions, one of them": lambda: draw.positions(step=2),
     "ring": lambda: draw.ring(4, causal=True, step=1),
     "zigzag": lambda: draw.ring(6, causal=True, zigzag=True),
     "patches": lambda: draw.patches(np.arange(64).reshape(8, 8) / 63, 2, step=5),
@@ -237,6 +239,20 @@ def test_the_machine_shows_the_numbers_of_attention():
         assert any(shown[i : i + len(rows)] == rows for i in at), array
     for array in (weights, output):
         assert {f"{x:.2f}" for x in array.flat} <= set(shown)
+
+
+def test_positions_enter_once_or_in_every_layer():
+    for step, marked in enumerate((["X + P"], 2 * ["S + b"], 2 * ["Q turned", "K turned"])):
+        root = tree(draw.positions(step=step))
+        groups = [g for g in root.iter(f"{SVG}g") if g.get("data-only") == str(step)]
+        shown = ["".join(text.itertext()) for g in groups for text in g.iter(f"{SVG}text")]
+        assert [text for text in shown if len(text) > 1] == 2 * marked  # both layouts
+        assert all("ac-off" not in g.get("class", "") for g in groups)
+    assert list(draw.positions().steps) == ["added rows", "a bias", "turning"]
+    with pytest.raises(ValueError, match=r"step must be 0, 1 or 2, one of added rows, .*got 3"):
+        draw.positions(step=3)
+    with pytest.raises(TypeError, match="step must be an integer"):
+        draw.positions(step="1")
 
 
 def test_an_embedding_shows_the_row_of_each_token():

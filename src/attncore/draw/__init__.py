@@ -17,6 +17,7 @@ from attncore.draw.matrix import Matrix
 from attncore.draw.pages import pages
 from attncore.draw.patches import patches
 from attncore.draw.picture import Picture
+from attncore.draw.positions import positions
 from attncore.draw.product import product
 from attncore.draw.regression import regression
 from attncore.draw.ring import ring
@@ -46,6 +47,7 @@ __all__ = [
     "matrix",
     "pages",
     "patches",
+    "positions",
     "product",
     "regression",
     "ring",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
+from attncore.core.attention import attention
 from attncore.exercises.exercise import Exercise
-from attncore.positions import rope
+from attncore.positions import rope, rope_speeds
 
 _rng = np.random.default_rng(7)
 _X, _T = _rng.normal(size=(5, 6)), np.array([0, 1, 2, 7, 40])
 _LATER = _rng.normal(size=(3, 8)), np.arange(100, 103)
 _W = _rng.normal(size=(5, 8))
 _NARROW = _rng.normal(size=(7, 6))
+_SPEEDS = rope_speeds(16)[0]
 
 
 def _straight(slope: float, Tq: int, Tk: int) -> np.ndarray:
@@ -26,6 +29,102 @@ def _turn(x: np.ndarray, t: np.ndarray, speeds: np.ndarray) -> np.ndarray:
     cos, sin = np.cos(angle), np.sin(angle)
     return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=1)
 
+
+def _slowed(
+    speeds: np.ndarray,
+    factor: float,
+    length: int,
+    low: float,
+    high: float,
+    *,
+    radians: bool = False,
+    free: bool = False,
+    swapped: bool = False,
+    by_turn: bool = False,
+) -> np.ndarray:
+    """Slow the slow pairs; each option is a mistake."""
+    turns = length * speeds / (1 if radians else 2 * math.pi)
+    kept = (turns - low) / (high - low)
+    kept = kept if free else np.clip(kept, 0, 1)
+    kept = np.where(turns >= high, 1.0, 0.0) if by_turn else kept
+    kept = 1 - kept if swapped else kept
+    return speeds * (kept + (1 - kept) / factor)
+
+
+def _slow(**mistake: bool) -> Any:
+    return lambda speeds, factor, length, low, high: _slowed(
+        speeds, factor, length, low, high, **mistake
+    )
+
+
+class _Maps:
+    """Queries, keys and values of rows. A copy, which is what a reader gets, maps a row once."""
+
+    def __init__(self, maps: np.ndarray, *, strict: bool = False) -> None:
+        self.maps, self.strict = maps, strict
+        self.seen: set[bytes] = set()
+
+    def __call__(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = np.asarray(rows, dtype=float)
+        if rows.ndim != 2 or rows.shape[1] != self.maps.shape[1]:
+            raise ValueError(f"maps takes rows (n, {self.maps.shape[1]}), got {rows.shape}")
+        if self.strict and len(rows) != 1:
+            raise ValueError(f"give maps one row at a time, (1, d), got {rows.shape}")
+        new = {np.round(row, 9).tobytes() for row in rows}
+        if self.strict and new & self.seen:
+            raise ValueError("a row was mapped a second time: keep its key and its value")
+        self.seen |= new
+        q, k, v = (rows @ one for one in self.maps)
+        return q, k, v
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Maps:
+        return _Maps(self.maps, strict=True)
+
+    def __repr__(self) -> str:
+        return "maps"
+
+
+def _decode(
+    x: np.ndarray,
+    maps: _Maps,
+    W: int,
+    *,
+    plain_query: bool = False,
+    plain_key: bool = False,
+    value: bool = False,
+    slot: bool = False,
+    again: bool = False,
+    empty: bool = False,
+    all_rows: bool = False,
+    stuck: bool = False,
+    one_less: bool = False,
+    neighbours: bool = False,
+) -> np.ndarray:
+    """Attend with RoPE, row by row, with a ring of W rows; each option is a mistake."""
+    x = np.asarray(x, dtype=float)
+    room = len(x) if all_rows else W - 1 if one_less else W
+    K, V = np.zeros((2, room, x.shape[1]))
+    pairing = "interleaved" if neighbours else "half"
+    rows = []
+    for t in range(len(x)):
+        q, k, v = maps(x[t : t + 1])
+        place = t % W if slot else t
+        q = q if plain_query else rope(q, [place], pairing=pairing)
+        k = k if plain_key else rope(k, [place], pairing=pairing)
+        v = rope(v, [t]) if value else v
+        at = min(t, room - 1) if stuck else t % room
+        K[at], V[at] = k[0], v[0]
+        n = room if empty else min(t + 1, room)
+        keys = rope(K[:n], np.arange(n)) if again else K[:n]
+        rows.append(attention(q, keys, V[:n]))
+    return np.concatenate(rows)
+
+
+def _with(**mistake: bool) -> Any:
+    return lambda x, maps, W: _decode(x, maps, W, **mistake)
+
+
+_FOUR, _SIX = _Maps(_rng.normal(size=(3, 4, 4))), _Maps(_rng.normal(size=(3, 6, 6)) / 2)
 
 EXERCISES = {
     "9.1": Exercise(
@@ -42,6 +141,15 @@ EXERCISES = {
         ),
     ),
     "9.2": Exercise(
+        solve=lambda: -1,
+        mistakes=(
+            (lambda: 7, "that is without turning: the distance is 3 quarter-turns"),
+            (lambda: 1, "the query has turned further than the key, to the left: (b, -a)"),
+            (lambda: -7, "that is half a turn: the distance is 3 quarter-turns"),
+            (lambda: -0.5, "a dot product is asked for, without the scale"),
+        ),
+    ),
+    "9.3": Exercise(
         solve=_straight,
         cases=((0.5, 4, 4), (0.25, 2, 5), (1.0, 1, 3)),
         mistakes=(
@@ -59,7 +167,7 @@ EXERCISES = {
             ),
         ),
     ),
-    "9.3": Exercise(
+    "9.4": Exercise(
         solve=rope,
         cases=((_X, _T), _LATER),
         mistakes=(
@@ -78,7 +186,7 @@ EXERCISES = {
             ),
         ),
     ),
-    "9.4": Exercise(
+    "9.5": Exercise(
         solve=lambda W: np.concatenate([W[:, 0::2], W[:, 1::2]], axis=1),
         cases=((_W,), (_NARROW,)),
         mistakes=(
@@ -96,7 +204,7 @@ EXERCISES = {
             ),
         ),
     ),
-    "9.5": Exercise(
+    "9.6": Exercise(
         solve=lambda: np.array([12, 13, 14]),
         mistakes=(
             (lambda: np.array([5, 6, 7]), "the ring holds 5, but 12 words came before"),
@@ -104,6 +212,50 @@ EXERCISES = {
             (lambda: np.array([0, 1, 2]), "these words are not the first of the text"),
             (lambda: np.array([13, 14, 15]), "positions are counted from 0"),
             (lambda: np.array([11, 12, 13]), "position 11 is taken: 12 words are 0 to 11"),
+        ),
+    ),
+    "9.7": Exercise(
+        solve=_slow(),
+        cases=((_SPEEDS, 4.0, 64, 1.0, 4.0), (_SPEEDS, 8.0, 8192, 1, 32), (_SPEEDS, 2, 512, 2, 3)),
+        mistakes=(
+            (
+                lambda speeds, factor, *_: speeds / factor,
+                "that is position interpolation: fast pairs keep their speed",
+            ),
+            (_slow(swapped=True), "the fast pairs were slowed: those with many turns are to stay"),
+            (_slow(radians=True), "a turn is 2 pi radians: divide length * speed by it"),
+            (_slow(free=True), "kappa must stay between 0 and 1: use np.clip"),
+            (_slow(by_turn=True), "between low and high kappa rises in a line, not in one step"),
+        ),
+    ),
+    "9.8": Exercise(
+        solve=_with(),
+        cases=(
+            (_rng.normal(size=(9, 4)), _FOUR, 4),
+            (_rng.normal(size=(7, 6)), _SIX, 3),
+            (_rng.normal(size=(3, 4)), _FOUR, 5),
+        ),
+        mistakes=(
+            (
+                _with(slot=True),
+                "a row's position is t, not its slot t % W: the position never wraps",
+            ),
+            (_with(plain_query=True), "the query is turned too, by its own position"),
+            (_with(plain_key=True), "keys are turned too: turn a key before it is kept"),
+            (
+                _with(plain_query=True, plain_key=True),
+                "nothing is turned: turn query and key by t before the key is kept",
+            ),
+            (_with(value=True), "values are not turned: only queries and keys are"),
+            (
+                _with(again=True),
+                "kept keys are turned already: do not turn them again by their slots",
+            ),
+            (_with(empty=True), "an empty slot is a key like any other: attend to full ones only"),
+            (_with(all_rows=True), "that attends to all rows: only the last W are to be seen"),
+            (_with(stuck=True), "only the last slot was written over: the oldest row is to go"),
+            (_with(one_less=True), "a window of W holds W rows, the query's own included"),
+            (_with(neighbours=True), "those are pairs of neighbours: half-split is asked for"),
         ),
     ),
 }
