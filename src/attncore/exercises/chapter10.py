@@ -179,18 +179,19 @@ EXERCISES = {
         ),
     ),
     "10.3": Exercise(
-        solve=lambda: 1_310_720,
+        solve=lambda: 1280,
         mistakes=(
-            (lambda: 655_360, "that is in numbers: 16 bits are 2 bytes"),
-            (lambda: 524_288, "keys and values move again for each block of queries"),
+            (lambda: 640, "that is in numbers: 16 bits are 2 bytes"),
+            (lambda: 1280 * 1024, "that is in bytes: a KiB is 1,024 of them"),
+            (lambda: 512, "keys and values move again for each block of queries"),
             (
-                lambda: 4_456_448,
+                lambda: 4352,
                 "keys and values move once for each block of queries: there are 1024 / 256",
             ),
-            (lambda: 8_912_896, "that is the plain way: in tiles, scores and weights never move"),
-            (lambda: 1_703_936, "a block of queries stays until its row of tiles is done"),
-            (lambda: 786_432, "both keys and values move again for each block of queries"),
-            (lambda: 1_179_648, "outputs are written: they move too"),
+            (lambda: 8704, "that is the plain way: in tiles, scores and weights never move"),
+            (lambda: 1664, "a block of queries stays until its row of tiles is done"),
+            (lambda: 768, "both keys and values move again for each block of queries"),
+            (lambda: 1152, "outputs are written: they move too"),
         ),
     ),
     "10.4": Exercise(
