@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -173,6 +174,40 @@ def test_the_kept_course_of_a_training_ends_at_the_model_that_came_of_it():
     assert found["unseen"][-1] == pytest.approx(score, abs=1e-3)  # stored in 16 bits
     assert [step for step, _ in found["samples"]] == [0, 100, 1000, 9000]
     assert {len(text) for _, text in found["samples"]} == {158}
+
+
+def test_kept_sinks_are_of_eight_starts_with_and_without_a_logit():
+    runs = ac.data.kept("sinks")["runs"]
+
+    assert list(runs) == ["no sink logit", "sink logit"]
+    for kind, starts in runs.items():
+        assert len(starts) == 8
+        sums = [run["sum"]["plain"] for run in starts]
+        assert (min(sums) == 1) == (kind == "no sink logit")
+        for run in starts:
+            assert list(run["nats"]) == ["all", "last 8", "first and last 7"]
+            assert run["first word"]["plain"] <= run["sum"]["plain"] + 1e-3
+
+
+def test_kept_bits_with_first_tokens_are_what_whale_gives():
+    found, novel = ac.data.kept("whale_sinks"), ac.data.moby_dick()
+    model = models.whale(np.float64)
+    tokens = model.encode(novel[int(0.95 * len(novel)) :][:257])
+    i, j = np.arange(256)[:, None], np.arange(256)
+    near = (j <= i) & ((i - j < 28) | (j < 4))
+
+    def limited(q, k, v, *_, **__):
+        return ac.attention(q, k, v, near)
+
+    with patch("attncore.models.functional.attention", limited):
+        p = ac.softmax(model(tokens[:, :-1])[0, -128:])
+    bits = -np.log2(p[np.arange(128), tokens[0, -128:]]).mean()
+
+    assert np.shape(found["bits"]) == (160, len(found["seen"])) == (160, 6)
+    at = found["seen"].index("first 4, last 28")
+    assert found["bits"][0][at] == pytest.approx(bits, abs=1e-4)
+    whole = ac.data.kept("whale_window")
+    assert np.allclose(np.array(found["bits"])[:, 0], np.array(whole["bits"])[:, -1], atol=2e-4)
 
 
 def test_kept_texts_are_the_novels_and_what_whale_writes_after_their_beginning():

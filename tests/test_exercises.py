@@ -184,7 +184,7 @@ def test_a_merge_that_overflows_is_refused():
 
     with np.errstate(all="ignore"):
         for first in (True, False):
-            assert "NaN in your result" in verdict(EXERCISES["10.2"], onto(first))
+            assert "NaN in your result" in verdict(EXERCISES["10.4"], onto(first))
 
 
 def test_a_known_mistake_that_gives_nan_gets_its_hint():
@@ -195,7 +195,7 @@ def test_a_known_mistake_that_gives_nan_gets_its_hint():
         return features(q) @ S / (features(q) @ z)
 
     with np.errstate(all="ignore"):
-        assert "first add it" in verdict(EXERCISES["10.5"], before)
+        assert "first add it" in verdict(EXERCISES["10.6"], before)
 
 
 def test_a_rounded_answer_is_told_not_to_round():
