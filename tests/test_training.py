@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import attncore as ac
-from attncore.nn import load
+from attncore.nn import load, whale
 from attncore.training import __main__ as program
 from attncore.training import checkpoints, curve, loop, model, ranks, texts
 from attncore.training.recipes import RECIPES
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 SIZES = {"d_model": 12, "layers": 3, "heads": 6, "kv_heads": 2, "context": 17}
 SMALL = {"sizes": SIZES, "batch": 8, "warm_up": 3}
 ROOMY = {**SMALL, "sizes": {**SIZES, "context": 160}}  # for what a curve and main write
-NOVEL = "Call me Ishmael. " * 200
+NOVEL = "Call me Ishmael. " * 400
 
 
 @pytest.fixture
@@ -137,6 +137,11 @@ def test_only_the_script_writes_the_books_file(scored, monkeypatch, tmp_path):
     assert load("book.npz").context == 160
     assert stored == SOURCE / "attncore/data/whale.npz"
     assert stored.stat().st_mtime_ns == before
+
+
+def test_a_text_too_short_to_score_by_is_refused():
+    with pytest.raises(ValueError, match=r"must have at least 257 tokens, .*, got 15"):
+        bits_per_character(whale(), "Call me Ishmael")
 
 
 # What there is to learn from.
@@ -323,6 +328,16 @@ def test_a_checkpoint_of_another_run_is_refused(tiny, tmp_path):
         tiny["train"](path)
 
     assert path.read_bytes() == before
+
+
+def test_a_file_of_something_else_is_named_and_left(tiny, tmp_path):
+    for number, content in enumerate((b"", b"no checkpoint", {"a": 1}, [1, 2], torch.zeros(3))):
+        path = tmp_path / f"{number}.pt"
+        path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=rf"{number}\.pt holds no checkpoint of a training"):
+            tiny["train"](path)
+        assert path.read_bytes() == before
 
 
 def test_a_folder_that_is_not_there_is_named_before_the_training(capsys):

@@ -12,8 +12,9 @@ The larger model learns from the Python code that is installed with attncore. It
 of another package, held out: the best model by the first half of it is kept, and judged by the
 second, which chose nothing. The book's model learns from Moby-Dick, whose end is held out.
 
-`--text FILES` adds texts of yours to train on, which must not hold what is held out. `--steps` and
-`--batch` make a run shorter. With `--checkpoint FILE` the state of the run is stored there every
+`--packages NAMES` chooses the installed packages to learn from; each name is that of the folder.
+`--text FILES` adds texts of yours, which must not hold what is held out. `--steps` and `--batch`
+make a run shorter. With `--checkpoint FILE` the state of the run is stored there every
 `--save-every` steps, and the same command goes on from it after the run was stopped, on as many
 cards as then are there. The file with the model (`--out`) is read by `attncore.nn.load`.
 

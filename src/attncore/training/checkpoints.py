@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -63,7 +64,14 @@ def load(path: Path | None) -> dict[str, Any]:
     """Return what was stored, or nothing if there is no such file."""
     if path is None or not path.exists():
         return {}
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError):
+        state = None
+    if not (isinstance(state, dict) and "run" in state):
+        raise ValueError(
+            f"{path} holds no checkpoint of a training: name another file, or remove it"
+        )
     return state
 
 

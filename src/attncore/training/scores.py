@@ -22,6 +22,11 @@ def bits_per_character(model: Decoder, text: str) -> float:
     """Score the model on a text, cut into windows that know nothing of each other."""
     held_out = model.encode(text)[0]
     length = model.context + 1
+    if len(held_out) < length:
+        raise ValueError(
+            f"a text to score by must have at least {length} tokens, a window and the token after "
+            f"it, got {len(held_out)}"
+        )
     with torch.no_grad():
         windows = held_out[: len(held_out) // length * length].view(-1, length)
         losses = [loss(model, part) * len(part) for part in windows.split(32)]
