@@ -281,7 +281,7 @@ def start(code, folder, *launcher):
     path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, *launcher, str(script)],
-        cwd=folder, capture_output=True, text=True, timeout=240,
+        cwd=folder, capture_output=True, text=True, timeout=500,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ATTNCORE_DEVICE": "cpu"},
     )  # fmt: skip
 
