@@ -36,7 +36,7 @@ RECIPES = {
         cpu=True,
     ),
     # 10,000 steps of 64 windows of 512 read 328 million tokens. The code installed with attncore
-    # has about 31 million, so each is read some ten times; the novel's would be a thousand times.
+    # has about 32 million, so each is read some ten times; the novel's would be a thousand times.
     # 6 operations for each parameter and token: 6 x 24e6 x 328e6 = 5e16, a quarter of an hour at
     # 5e13 a second.
     "gpu": Recipe(
