@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "attncore"
 FRONT = "attncore"
 FLOORS = (  # from the top; an import goes to a lower floor, or stays in its room
-    ("exercises",),
+    ("exercises", "training"),
     ("nn",),
     ("models",),
     (FRONT,),

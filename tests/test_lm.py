@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import train_lm
 from tokenizers import ByteLevelBPETokenizer
-from train_lm import RECIPES, bits_per_character
 
 import attncore as ac
 from attncore.nn import Decoder, load, whale
+from attncore.training import model as files
+from attncore.training.recipes import RECIPES
+from attncore.training.scores import bits_per_character
+from attncore.training.texts import parts
 
 DATA = importlib.resources.files("attncore") / "data"
 SIZES = {"d_model": 12, "layers": 3, "heads": 6, "kv_heads": 2, "context": 17}
@@ -253,7 +255,7 @@ def test_what_was_written_is_read_back(tmp_path, pieces, cut):
     torch.manual_seed(0)
     recipe = replace(RECIPES["book"], sizes=SIZES, pieces=cut)
     model = Decoder(pieces if cut else "abcd ", **SIZES)
-    train_lm.write(model, recipe, tmp_path / "model.npz")
+    files.write(model, recipe, tmp_path / "model.npz")
     loaded = load(tmp_path / "model.npz", torch.float64)
 
     assert loaded.embedding.weight.dtype == torch.float64
@@ -261,80 +263,6 @@ def test_what_was_written_is_read_back(tmp_path, pieces, cut):
     tokens = model.encode("abc d")
     assert torch.allclose(loaded(tokens).float(), model(tokens), atol=1e-3)
     assert not loaded.training
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Short texts, and a list of the texts and scores that training asks for."""
-    scored = []
-    monkeypatch.setenv("ATTNCORE_DEVICE", "cpu")
-    monkeypatch.setattr(train_lm, "moby_dick", lambda: "Call me Ishmael. " * 200)
-    monkeypatch.setattr(
-        train_lm,
-        "bits_per_character",
-        lambda *given: scored.append((given[1], bits_per_character(*given))) or scored[-1][1],
-    )
-    return {"sizes": SIZES, "batch": 8, "warm_up": 3}, scored
-
-
-def test_the_books_recipe_trains(small):
-    recipe = replace(RECIPES["book"], steps=60, rate=2e-2, **small[0])
-    model = train_lm.train(recipe, "And more. ")
-
-    assert bits_per_character(model, train_lm.parts()[1]) < 1.5  # at first 3.9
-    assert not small[1]
-    assert model.decode(model.encode("more")[0]) == "more"
-
-
-def test_the_larger_recipe_keeps_the_best_and_stops_when_it_gets_no_better(small):
-    recipe = replace(
-        RECIPES["gpu"], steps=999, pieces=264, score_every=1, rate=1.0, **small[0]
-    )  # a rate far too large: it gets worse after the first steps
-    model = train_lm.train(recipe, compiled=False)
-    texts, scores = zip(*small[1], strict=True)
-
-    assert set(texts) == {train_lm.halves()[0]}
-    assert len(scores) == scores.index(min(scores)) + 11
-    assert bits_per_character(model, texts[0]) == pytest.approx(min(scores), rel=1e-5)
-
-
-def test_what_chose_the_larger_model_does_not_judge_it(small, monkeypatch, tmp_path, capsys):
-    sizes = {**SIZES, "context": 97}  # room for what main writes
-    recipe = replace(
-        RECIPES["gpu"], steps=4, pieces=264, score_every=2, **small[0] | {"sizes": sizes}
-    )
-    monkeypatch.setitem(RECIPES, "gpu", recipe)
-    monkeypatch.setattr(train_lm, "moby_dick", lambda: "Call me Ishmael. " * 2000)
-    monkeypatch.setattr(train_lm.torch, "compile", lambda model: model)
-    out = str(tmp_path / "gpu.npz")
-    monkeypatch.setattr("sys.argv", ["train_lm.py", "--recipe", "gpu", "--out", out])
-    train_lm.main()
-    choosing, judging = train_lm.halves()
-    (*chosen, (last, score)) = small[1]
-
-    assert choosing + judging == train_lm.parts()[1]
-    assert [text for text, _ in chosen] == [choosing] * 2
-    assert last == judging
-    assert f"{score:.3f} bits per character on held-out text" in capsys.readouterr().out
-    assert train_lm.judge(RECIPES["book"]) == train_lm.parts()[1]
-
-
-def test_texts_to_train_on_may_not_hold_the_text_to_judge_by():
-    held_out = train_lm.parts()[1]
-    wrapped = held_out[10_000:10_200].replace(" ", "\n")
-
-    train_lm.check_unseen("And more. " + train_lm.parts()[0])
-    with pytest.raises(ValueError, match=r"hold some of the text to judge by, '.*': cut it out"):
-        train_lm.check_unseen(f"And more.\n{wrapped}\nThe end.")
-
-
-def test_only_the_books_very_recipe_writes_the_books_file():
-    book = RECIPES["book"]
-
-    assert train_lm.target("book", book, []) == train_lm.WHALE
-    assert train_lm.target("book", replace(book, steps=3), []).name == "book.npz"
-    assert train_lm.target("book", book, [train_lm.WHALE]).name == "book.npz"
-    assert train_lm.target("gpu", RECIPES["gpu"], []).name == "gpu.npz"
 
 
 @pytest.mark.parametrize("static", [False, True])
@@ -409,7 +337,7 @@ def test_a_file_of_something_else_is_named(tmp_path):
         ("arrays.npz", lambda path: np.savez(path, a=np.zeros(3))),
     ):
         write(tmp_path / name)
-        with pytest.raises(ValueError, match=rf"{name} holds no model that tools/train_lm.py has"):
+        with pytest.raises(ValueError, match=rf"{name} holds no model that attncore.training has"):
             load(tmp_path / name)
 
 
@@ -592,7 +520,7 @@ def test_the_stored_model_is_the_one_described(trained):
 
 
 def test_the_stored_model_predicts_unseen_text_as_well_as_described():
-    score = bits_per_character(whale(), train_lm.parts()[1])
+    score = bits_per_character(whale(), parts()[1])
 
     assert f"{score:.2f} bits per character" in (DATA / "README.md").read_text("utf-8")
 

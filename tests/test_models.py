@@ -463,7 +463,7 @@ def test_a_position_comes_after_what_is_cached():
         (lambda: models.Translator(PAIRS)(["a"], [[0]]), TypeError, r"targets must be a NumPy arr"),
         (lambda: models.whale("floaty"), TypeError, r"one such as numpy.float32, got 'floaty'"),
         (lambda: models.whale(int), TypeError, r"one such as numpy.float32, got int64"),
-        (lambda: models.load(__file__), ValueError, r"holds no model that tools/train_lm.py has w"),
+        (lambda: models.load(__file__), ValueError, r"holds no model that attncore.training has w"),
     ],
 )  # fmt: skip
 def test_the_error_says_what_is_wrong(call, kind, message):

@@ -133,7 +133,7 @@ def test_all_is_sorted_and_complete():
     names = {n for n in vars(ac) if not n.startswith("_")}
     # Loaded by tests, not by ac.
     rooms = {"base", "cache", "core", "exercises", "long", "models", "nn", "regression"}
-    rooms |= {"draw", "knobs", "parallel", "plot"}
+    rooms |= {"draw", "knobs", "parallel", "plot", "training"}
 
     assert ac.__all__ == sorted(ac.__all__)
     assert names - rooms == set(ac.__all__)

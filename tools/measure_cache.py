@@ -17,9 +17,9 @@ import math
 import torch
 from kept_runs import keep
 from torch.nn.functional import cross_entropy
-from train_lm import parts
 
 from attncore import KVCache, nn
+from attncore.training.texts import parts
 
 WINDOWS, LAST, SIZES = 160, 128, (4, 8, 16, 32, 64, 128, 256)
 TEXTS, APART, START, STEPS = 20, 2400, 16, 200

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from kept_runs import keep
 from torch.nn.functional import cross_entropy
-from train_lm import parts
 
 from attncore import models, nn
+from attncore.training.texts import parts
 
 LASTS = (1, 2, 4, 8, 16, 32)
 WINDOWS, PLACES = 160, range(64, 256, 16)

@@ -24,6 +24,7 @@ LICENCE = re.compile(r"LICEN[CS]E|COPYING|NOTICE", re.IGNORECASE)
 HERE = Path(__file__)
 DATA = "attncore/data/"
 APART = ("*.gz", "*.npz", "trained/*.npz")  # within DATA
+LEFT_OUT = {"__pycache__", "training"}  # a program that needs torch, and runs on no page
 
 
 class DataWheel(NamedTuple):
@@ -123,7 +124,8 @@ def own_wheel(root: Path) -> tuple[str, bytes]:
     paths = (
         path
         for path in source.glob("attncore/**/*")
-        if path.is_file() and "__pycache__" not in path.parts and path not in apart
+        if path.is_file() and not LEFT_OUT & set(path.relative_to(source).parts)
+        if path not in apart
     )
     files = {path.relative_to(source).as_posix(): path.read_bytes() for path in paths}
     fields = {

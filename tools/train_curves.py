@@ -19,10 +19,10 @@ import torch
 from kept_runs import keep
 from tokenizers import ByteLevelBPETokenizer
 from torch.nn.functional import cross_entropy
-from train_lm import parts
 
 from attncore.data import moby_dick
 from attncore.nn import Decoder
+from attncore.training.texts import parts
 
 SIZES = {"d_model": 64, "layers": 1, "heads": 4, "kv_heads": 2, "context": 32}
 STEPS, MEAN_OVER, SEEDS = 200, 5, 8

@@ -14,10 +14,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from kept_runs import keep
-from train_lm import bits_per_character, loss, parts
 
 from attncore import models, nn
 from attncore.data import moby_dick
+from attncore.training.scores import bits_per_character, loss
+from attncore.training.texts import parts
 
 BLUR = [(1, 1), (2, 2), (4, 4), (4, 2), (4, 1)]  # heads, key-value heads
 SHARED = [8, 4, 2, 1]  # key-value heads of 8 query heads

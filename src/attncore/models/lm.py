@@ -539,7 +539,7 @@ class Decoder(DecoderParts, Module):
 
 
 def load(path: Any, dtype: Any = np.float32) -> Decoder:
-    """Return a model that ``tools/train_lm.py`` has written, with NumPy parameters.
+    """Return a model that :mod:`attncore.training` has written, with NumPy parameters.
 
     Parameters
     ----------
@@ -583,7 +583,7 @@ def stored(path: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             names: Iterable[str] = (name for name in found.files if name != "sizes")
             return sizes, {name: found[name] for name in names}
     except (ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
-        raise ValueError(f"{path} holds no model that tools/train_lm.py has written") from error
+        raise ValueError(f"{path} holds no model that attncore.training has written") from error
 
 
 def tokenizer_of(sizes: dict[str, Any]) -> str | Tokenizer:

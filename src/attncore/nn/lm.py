@@ -249,7 +249,7 @@ def quick(model: Any) -> Any:
 
 
 def load(path: Any, dtype: torch.dtype = torch.float32) -> Decoder:
-    """Return a model that ``tools/train_lm.py`` has written.
+    """Return a model that ``python -m attncore.training`` has written.
 
     Parameters
     ----------
@@ -286,8 +286,8 @@ def load(path: Any, dtype: torch.dtype = torch.float32) -> Decoder:
 def whale(dtype: torch.dtype = torch.float32) -> Decoder:
     """Return a model that the authors of this book trained on *Moby-Dick*.
 
-    0.44 million parameters, stored in 16 bits; ``tools/train_lm.py`` is its recipe, and
-    ``data/README.md`` has its hash and how well it predicts text it has not seen. It knows
+    0.44 million parameters, stored in 16 bits; :mod:`attncore.training` has its recipe, and
+    ``data/README.md`` its hash and how well it predicts text it has not seen. It knows
     spelling and a little grammar, and means nothing by what it says.
 
     Parameters
