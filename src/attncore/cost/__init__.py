@@ -281,10 +281,10 @@ def training_bytes_by_part(
 ) -> dict[str, int]:
     r"""Count the bytes that each rank holds for training with Adam, activations left out.
 
-    .. math:: P\,(\text{bytes per parameter} + \text{bytes per gradient} + \underbrace{4 + 4}_{
+    .. math:: \Psi\,(\text{bytes per parameter} + \text{bytes per gradient} + \underbrace{4 + 4}_{
         \text{Adam's two averages}} + \underbrace{4}_{\text{master copy}})
 
-    of P parameters: 16 bytes each, as unless said otherwise, are those of training in 16 bits.
+    of Ψ parameters: 16 bytes each, as unless said otherwise, are those of training in 16 bits.
     In 32 bits there is no master copy, and they are 16 again.
 
     Parameters
