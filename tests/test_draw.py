@@ -34,8 +34,8 @@ GUESTS, LOAVES = [51, 56, 58], [40, 43, 48]
 Q, K = X @ W_Q, X @ W_K
 NAMED = {"names": ["Q", "Kᵀ", "QKᵀ"], "roles": ["query", "key", "weights"]}
 MEMORY = {
-    "training": {"weights": 16, "gradients": 16, "optimizer": 96, "keys": 0, "values": 0},
-    "serving": {"weights": 16, "gradients": 0, "optimizer": 0, "keys": 0.53, "values": 1.47},
+    "training": {"parameters": 16, "gradients": 16, "optimizer": 96},
+    "serving": {"parameters": 16, "cache": 2, "gradients": 0},
 }
 WHALE = {"layers": 4, "d_model": 96, "heads": 4, "d_ff": 384, "vocabulary": 81}
 PICTURES = {
@@ -985,10 +985,11 @@ def test_bars_of_a_memory_are_as_long_as_their_parts():
     bars = [r for r in tree(drawn).iter(f"{SVG}rect") if r.get("height") == "20"]
     filled = [float(r.get("width")) for r in bars if "ac-line" not in r.get("class")]
 
-    for lengths in (filled[:6], filled[6:]):  # of both layouts
-        sizes = [16, 16, 96, 16, 0.53, 1.47]
+    for lengths in (filled[:5], filled[5:]):  # of both layouts
+        sizes = [16, 16, 96, 16, 2]
         assert np.allclose(np.array(lengths) / lengths[0], np.array(sizes) / 16, atol=0.01)
-    assert [r.get("class").split()[0] for r in bars[-4::2]] == ["ac-key", "ac-value"]
+    assert bars[-2].get("class") == "ac-key"
+    assert texts(drawn)[:5] == ["parameters", "gradients", "optimizer", "cache", "room: 24 GB"]
     assert "128 GB in all, of 24 GB. It does not fit. serving" in drawn.words
     assert drawn.words.endswith("18 GB in all, of 24 GB. It fits.")
 
@@ -1002,8 +1003,7 @@ def test_bars_of_a_memory_are_as_long_as_their_parts():
         ({"a": {"b": -1}}, {}, ValueError, r"rows\['a'\]\['b'\] must be a finite number, at least"),
         ({"a": {"b": "1"}}, {}, TypeError, r"rows\['a'\]\['b'\] must be a finite number, at least"),
         ({"a": {"b": 0}}, {}, ValueError, "all sizes are 0"),
-        ({"a": {"b": 1}, "c": {"d": 1}}, {}, ValueError, "all rows must have the same parts"),
-        ({"a": dict.fromkeys("bcdefg", 1)}, {}, ValueError, "each row must have 1 to 5 parts"),
+        ({"a": dict.fromkeys("bcdefg", 1)}, {}, ValueError, "at most 5 parts besides a cache"),
         ({"a": {3: 1}}, {}, TypeError, "names must be strings, got int"),
         ({"a": {"b": 1}}, {"room": 0}, ValueError, "room must be positive and finite, got 0"),
         ({"a": {"b": 1}}, {"unit": 3}, TypeError, "unit must be a string, got int"),

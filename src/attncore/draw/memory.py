@@ -11,8 +11,8 @@ from attncore.draw.scene import Box, Scene, shelves
 from attncore.draw.text import SMALL, number, width_of
 
 LOOKS = (("ink", 0.75), ("ink", 0.5), ("ink", 0.3), ("soft", 0.22), ("soft", 0.1))
-ROLES = {"keys": "key", "values": "value"}  # parts that have a colour of their own
-MOST = {"rows": 8, "parts": len(LOOKS) + len(ROLES)}
+ROLES = {"cache": "key"}  # a part that has a colour of its own
+MOST = 8  # cases
 PITCH, BAR = 48, 20
 
 
@@ -26,9 +26,8 @@ def memory(
     Parameters
     ----------
     rows
-        For each case by its name, such as "training": the size of each part by its name. All have
-        the same parts. Parts called "keys" and "values" have the colours of keys and values. At
-        most 8 cases, of 7 parts.
+        For each case by its name, such as "training": the size of each part by its name. A part
+        called "cache" has the colour of keys. At most 8 cases, and 5 parts besides the cache.
     room
         How large the memory is, in the same unit; a line stands there. None draws no line.
     unit
@@ -42,8 +41,8 @@ def memory(
     Raises
     ------
     ValueError
-        If there is no case or too many, cases have different parts, there are too many parts, a
-        size is negative or not finite, all are 0, or `room` is not positive and finite.
+        If there is no case or too many, there is no part or too many, a size is negative or not
+        finite, all are 0, or `room` is not positive and finite.
     TypeError
         If `rows` or a case is no dict, a size or `room` no number, or a name or `unit` no string.
 
@@ -80,8 +79,8 @@ def _read(rows: object) -> dict[str, dict[str, float]]:
     """Return the cases as they are drawn."""
     if not isinstance(rows, Mapping):
         raise TypeError(f"rows must be a dict of dicts, got {type(rows).__name__}")
-    if not 1 <= len(rows) <= MOST["rows"]:
-        raise ValueError(f"rows must be 1 to {MOST['rows']} to be read, got {len(rows)}")
+    if not 1 <= len(rows) <= MOST:
+        raise ValueError(f"rows must be 1 to {MOST} to be read, got {len(rows)}")
     cases: dict[str, dict[str, float]] = {}
     for name, parts in rows.items():
         if not isinstance(parts, Mapping):
@@ -90,18 +89,19 @@ def _read(rows: object) -> dict[str, dict[str, float]]:
             if not isinstance(text, str):
                 raise TypeError(f"names must be strings, got {type(text).__name__}: {text!r}")
         cases[name] = {part: _size(name, part, size) for part, size in parts.items()}
-    names = [list(parts) for parts in cases.values()]
-    if any(other != names[0] for other in names):
-        raise ValueError(f"all rows must have the same parts in one order, got {names}")
-    if not 1 <= len(names[0]) <= MOST["parts"] or sum(p not in ROLES for p in names[0]) > len(
-        LOOKS
-    ):
+    plain = [part for part in _parts(cases) if part not in ROLES]
+    if len(plain) > len(LOOKS):
         raise ValueError(
-            f"each row must have 1 to {len(LOOKS)} parts, and keys and values, got {names[0]}"
+            f"there must be at most {len(LOOKS)} parts besides a cache, got {', '.join(plain)}"
         )
     if not any(size for parts in cases.values() for size in parts.values()):
         raise ValueError("all sizes are 0: nothing can be drawn")
     return cases
+
+
+def _parts(cases: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the names of all parts, each once, as they come."""
+    return list(dict.fromkeys(part for sizes in cases.values() for part in sizes))
 
 
 def _size(name: str, part: str, size: object) -> float:
@@ -129,22 +129,25 @@ def _draw(
     unit: str,
     length: float,
 ) -> None:
-    parts = list(next(iter(cases.values())))
+    parts = _parts(cases)
     plain = iter(LOOKS)
     looks = {part: (ROLES[part], 0.6) if part in ROLES else next(plain) for part in parts}
-    widths = [width_of(part, SMALL) + 36 for part in parts]
+    legend = parts if end is None else [*parts, f"room: {_short(end)} {unit}"]
+    widths = [width_of(text, SMALL) + 36 for text in legend]
     y = 0.0
     for shelf in shelves(widths, length):
         x = 0.0
         for n in shelf:
-            role, opacity = looks[parts[n]]
-            s.rect(Box(x, y - 6, 12, 12), role, opacity=opacity, corner=2)
-            s.frame(Box(x, y - 6, 12, 12), role, corner=2)
-            s.text((x + 18, y), parts[n], "small start")
+            if n < len(parts):
+                role, opacity = looks[parts[n]]
+                s.rect(Box(x, y - 6, 12, 12), role, opacity=opacity, corner=2)
+                s.frame(Box(x, y - 6, 12, 12), role, corner=2)
+            else:
+                s.line((x + 6, y - 9), (x + 6, y + 9), dash=True, role="ink")
+            s.text((x + 18, y), legend[n], "small start")
             x += widths[n]
         y += 22
-    top = y
-    y += 22 if end is None else 34
+    y += 10
     for name, sizes in cases.items():
         total = sum(sizes.values())
         s.text((0, y), f"{name}: {_short(total)} {unit}", "small start bold")
@@ -156,9 +159,6 @@ def _draw(
                 s.rect(bar, role, opacity=opacity, corner=0)
                 s.frame(bar, role, corner=0)
             x += size * scale
+        if end is not None:
+            s.line((end * scale, y + 8), (end * scale, y + 16 + BAR), dash=True, role="ink")
         y += PITCH
-    if end is not None:
-        at = end * scale
-        s.line((at, top + 12), (at, y - PITCH + 11 + BAR + 8), dash=True, role="ink")
-        side = "end" if at > length / 2 else "start"
-        s.text((at, top + 2), f"room: {_short(end)} {unit}", f"small {side}")
