@@ -41,6 +41,7 @@ MASK = np.arange(15).reshape(3, 5) % 4 > 0
 LINE = np.linspace(0, 1, 5)
 SIZES = ac.cost.MODELS["GPT-2 small"]
 COUNTED = {"batch": 2, "number_bytes": 4}
+TRAINED = {"number_bytes": 4, "gradient_bytes": 4, "master": True, "ranks": 3, "stage": 2}
 
 QKV = {"q": q, "k": k, "v": v}
 SQUARE = {"q": numbers(5, 4), "k": k, "v": v}
@@ -498,6 +499,11 @@ CALLS = {
         draw.block,
         {"T": 3, "d_model": 8, "heads": 2, "d_ff": 16, "norm": "pre", "context": 5},
     ),
+    "draw.activations": (draw.activations, {"dropout": True, "fused": False, "step": 1}),
+    "draw.memory": (
+        draw.memory,
+        {"rows": {"a": {"b": 1.0, "c": 2.0}, "d": {"b": 0.0, "c": 3.0}}, "room": 4, "unit": "GB"},
+    ),
     "draw.decoder": (
         draw.decoder,
         {
@@ -609,8 +615,12 @@ CALLS = {
     "cost.flops_by_part": (ac.cost.flops_by_part, {"sizes": SIZES, "T": 3, "past": 2, "batch": 2}),
     "cost.activation_bytes": (
         ac.cost.activation_bytes,
-        {"sizes": SIZES, "T": 3, **COUNTED, "fused": True},
+        {"sizes": SIZES, "T": 3, **COUNTED, "fused": True, "recompute": True},
     ),
+    **{
+        f"cost.{count.__name__}": (count, {"sizes": SIZES, **TRAINED})
+        for count in (ac.cost.training_bytes, ac.cost.training_bytes_by_part)
+    },
     "cost.kv_bytes": (ac.cost.kv_bytes, {"sizes": SIZES, "T": 3, **COUNTED}),
     "cost.read_bytes": (ac.cost.read_bytes, {"sizes": SIZES, "past": 3, **COUNTED}),
     "data.attention_maps": (ac.data.attention_maps, {"sentence": "minilm_tired"}),
@@ -649,6 +659,7 @@ ACCEPTED = {
     ("draw.decoder", "tokens"): {"two strings"},
     ("draw.decoder", "guesses"): {"two strings"},
     ("draw.table", "caption"): {"a string"},
+    ("draw.memory", "unit"): {"a string"},
     ("plot.heatmap", "digits"): {"None"},  # no numbers in the cells
     ("plot.heatmap", "queries"): {"two strings", "a list of lists of two lengths"},
     ("plot.heatmap on axes", "ax"): {"None"},  # new axes

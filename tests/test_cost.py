@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import gelu, scaled_dot_product_attention, silu
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
@@ -342,6 +343,65 @@ def test_packed_numbers_have_parts_of_bytes(number_bytes, found):
     assert less * 8 == cost.activation_bytes(sizes, 8) - 64
 
 
+def test_published_memory_of_training():
+    """Rajbhandari et al. (2020), figure 1: 7.5 billion parameters on 64 ranks."""
+    sizes = cost.Sizes(
+        d_model=1, layers=1, heads=1, kv_heads=1, head_dim=1, d_ff=1, vocabulary=1,
+        positions=7_500_000_000 - 10, tied=True,
+    )  # fmt: skip
+    each = [cost.training_bytes(sizes, ranks=64, stage=stage) / 1e9 for stage in range(4)]
+
+    assert cost.params(sizes) == 7_500_000_000
+    assert [round(gigabytes, 1) for gigabytes in each] == [120, 31.4, 16.6, 1.9]
+
+
+@given(sizes=sizes_drawn, ranks=st.integers(1, 9), stage=st.integers(0, 3), master=st.booleans())
+def test_training_memory_of_all_ranks(sizes, ranks, stage, master):
+    """What is spread is there once, in all ranks together, and the rest on each of them."""
+    more = {"number_bytes": 2, "gradient_bytes": 6, "master": master}
+    one = cost.training_bytes_by_part(sizes, **more)
+    parts = cost.training_bytes_by_part(sizes, **more, ranks=ranks, stage=stage)
+    spread = ["optimizer", "gradients", "parameters"][:stage]
+
+    assert list(one.values()) == [n * cost.params(sizes) for n in (2, 6, 12 if master else 8)]
+    assert sum(parts.values()) == cost.training_bytes(sizes, **more, ranks=ranks, stage=stage)
+    for part, n in parts.items():
+        assert 0 <= n * (ranks if part in spread else 1) - one[part] < ranks
+
+
+def test_training_in_32_bits_takes_what_torch_allocates():
+    model = decoder(ODD)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.zeros(1, 5, dtype=torch.long)).sum().backward()
+    optimizer.step()
+    of = {"number_bytes": 4, "gradient_bytes": 4, "master": False}
+    averages = [
+        state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")
+    ]
+
+    assert cost.training_bytes_by_part(ODD, **of) == {
+        "parameters": sum(p.nbytes for p in model.parameters()),
+        "gradients": sum(p.grad.nbytes for p in model.parameters()),
+        "optimizer": sum(average.nbytes for average in averages),
+    }
+
+
+@pytest.mark.parametrize(("T", "batch"), [(13, 1), (5, 3)])
+def test_blocks_that_are_computed_again_keep_their_inputs(T, batch):
+    model = decoder(ODD)
+    tokens = torch.zeros(batch, T, dtype=torch.long)
+
+    def call():
+        x = model.embedding(tokens) + model.position.weight[:T]
+        for block in model.blocks:
+            x = checkpoint(block, x, use_reentrant=True, preserve_rng_state=False)
+        return model.norm(x) @ model.embedding.weight.T
+
+    kept = kept_bytes(call, model.parameters())
+
+    assert kept == cost.activation_bytes(ODD, T, batch=batch, recompute=True)
+
+
 @given(sizes=sizes_drawn, T=st.integers(1, 50), batch=st.integers(1, 5), past=st.integers(0, 50))
 def test_what_is_in_proportion(sizes, T, batch, past):
     whole = cost.flops_by_part(sizes, T, past=past, batch=batch)
@@ -412,6 +472,7 @@ def counts(sizes, T, batch, number_bytes):
         cost.kv_bytes(sizes, T, **memory),
         cost.read_bytes(sizes, past=T, **memory),
         cost.read_bytes(sizes, number_bytes=number_bytes),
+        *cost.training_bytes_by_part(sizes, ranks=batch, stage=3).values(),
     ]
 
 
@@ -454,6 +515,17 @@ def test_sizes_that_cannot_be_are_refused():
         (lambda: cost.flops(ODD, 1, batch=0), ValueError, "batch must be at least 1, got 0"),
         (lambda: cost.kv_bytes(ODD, -1), ValueError, "T must not be negative, got -1"),
         (lambda: cost.read_bytes(ODD, past=-1), ValueError, "past must not be negative, got -1"),
+        (
+            lambda: cost.training_bytes(ODD, stage=4),
+            ValueError,
+            "stage must be 0, 1, 2 or 3, got 4",
+        ),
+        (lambda: cost.training_bytes(ODD, ranks=0), ValueError, "ranks must be at least 1, got 0"),
+        (
+            lambda: cost.training_bytes(ODD, gradient_bytes=-1),
+            ValueError,
+            "gradient_bytes must be positive and finite, got -1",
+        ),
         (
             lambda: cost.activation_bytes(ODD, 1, number_bytes=0),
             ValueError,

@@ -33,6 +33,10 @@ ALL = [*TOKENS, "上 on"]
 GUESTS, LOAVES = [51, 56, 58], [40, 43, 48]
 Q, K = X @ W_Q, X @ W_K
 NAMED = {"names": ["Q", "Kᵀ", "QKᵀ"], "roles": ["query", "key", "weights"]}
+MEMORY = {
+    "training": {"parameters": 16, "gradients": 16, "optimizer": 96},
+    "serving": {"parameters": 16, "cache": 2, "gradients": 0},
+}
 WHALE = {"layers": 4, "d_model": 96, "heads": 4, "d_ff": 384, "vocabulary": 81}
 PICTURES = {
     "attention": lambda: draw.attention(X @ W_Q, X @ W_K, X @ W_V),
@@ -99,6 +103,10 @@ PICTURES = {
     "decoder": lambda: draw.decoder(list("Call"), **WHALE, guesses=list("oll "), step=3),
     "decoder of one token": lambda: draw.decoder(["a"], **{**WHALE, "layers": 1}),
     "decoder of six tokens": lambda: draw.decoder(list("Call m"), **WHALE),
+    "activations": lambda: draw.activations(step=4),
+    "activations, fused": lambda: draw.activations(dropout=False, fused=True),
+    "memory": lambda: draw.memory(MEMORY, room=24),
+    "memory of one": lambda: draw.memory({"all": {"weights": 0.5, "a long name": 0}}, unit="B"),
     "kv_cache": lambda: draw.kv_cache(LONGER, W_Q, W_K, FOUR, tokens=ALL, step=2),
     "kv_cache, narrow": lambda: draw.kv_cache(X, W_Q[:, :1], W_K[:, :1], W_V[:, :1]),
 }
@@ -956,3 +964,67 @@ def test_a_plot_keeps_the_hue_of_each_role_in_dark_mode(role):
     ]
 
     assert abs((hues[0] - hues[1] + 180) % 360 - 180) <= 25
+
+
+@pytest.mark.parametrize(
+    ("dropout", "fused", "rows", "squares"),
+    [(True, False, 34, 5), (False, False, 32, 2), (True, True, 34, 0), (False, True, 32, 0)],
+)
+def test_activations_sum_to_what_is_published(dropout, fused, rows, squares):
+    """34 b s h + 5 b s s a are Korthikanti et al. (2023)'s; 32 have no masks."""
+    drawn = draw.activations(dropout=dropout, fused=fused)
+    amount = f"{rows} BTd" + (f" + {squares} BHT²" if squares else "")
+
+    assert drawn.words.endswith(f"So far {amount} bytes are kept.")
+    assert f"{amount} bytes" in texts(drawn)
+    said = [text for text in texts(drawn, "ac-row") if "BTd" in text or "BHT²" in text]
+    wide = said[: len(said) // 2]
+    assert sum(int(n) for text in wide for n in re.findall(r"(\d+) BTd", text)) == rows
+    assert sum(int(n) for text in wide for n in re.findall(r"(\d+) BHT²", text)) == squares
+    with pytest.raises(ValueError, match=r"step must be one of the .* operations, counted from 0"):
+        draw.activations(dropout=dropout, fused=fused, step=13)
+
+
+def test_a_step_of_activations_says_what_is_kept_so_far():
+    drawn = draw.activations(step=3)
+    root = tree(drawn)
+    shown = [t.text for t in root.iter(f"{SVG}text") if t.get("data-only") == "3"]
+
+    assert drawn.words.endswith("So far 8 BTd + 2 BHT² bytes are kept.")
+    assert shown == 2 * ["so far", "8 BTd + 2 BHT² bytes"]
+    assert len(drawn.steps) == 13
+    assert drawn.steps[3] == "softmax"
+
+
+def test_bars_of_a_memory_are_as_long_as_their_parts():
+    drawn = draw.memory(MEMORY, room=24)
+    bars = [r for r in tree(drawn).iter(f"{SVG}rect") if r.get("height") == "20"]
+    filled = [float(r.get("width")) for r in bars if "ac-line" not in r.get("class")]
+
+    for lengths in (filled[:5], filled[5:]):  # of both layouts
+        sizes = [16, 16, 96, 16, 2]
+        assert np.allclose(np.array(lengths) / lengths[0], np.array(sizes) / 16, atol=0.01)
+    assert bars[-2].get("class") == "ac-key"
+    assert texts(drawn)[:5] == ["parameters", "gradients", "optimizer", "cache", "room: 24 GB"]
+    assert "128 GB in all, of 24 GB. It does not fit. serving" in drawn.words
+    assert drawn.words.endswith("18 GB in all, of 24 GB. It fits.")
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "error", "told"),
+    [
+        ([], {}, TypeError, "rows must be a dict of dicts, got list"),
+        ({}, {}, ValueError, "rows must be 1 to 8 to be read, got 0"),
+        ({"a": 3}, {}, TypeError, r"rows\['a'\] must be a dict, got int"),
+        ({"a": {"b": -1}}, {}, ValueError, r"rows\['a'\]\['b'\] must be a finite number, at least"),
+        ({"a": {"b": "1"}}, {}, TypeError, r"rows\['a'\]\['b'\] must be a finite number, at least"),
+        ({"a": {"b": 0}}, {}, ValueError, "all sizes are 0"),
+        ({"a": dict.fromkeys("bcdefg", 1)}, {}, ValueError, "at most 5 parts besides a cache"),
+        ({"a": {3: 1}}, {}, TypeError, "names must be strings, got int"),
+        ({"a": {"b": 1}}, {"room": 0}, ValueError, "room must be positive and finite, got 0"),
+        ({"a": {"b": 1}}, {"unit": 3}, TypeError, "unit must be a string, got int"),
+    ],
+)
+def test_a_memory_that_cannot_be_drawn_is_refused(rows, more, error, told):
+    with pytest.raises(error, match=told):
+        draw.memory(rows, **more)

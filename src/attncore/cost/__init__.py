@@ -26,6 +26,8 @@ __all__ = [
     "params",
     "params_by_part",
     "read_bytes",
+    "training_bytes",
+    "training_bytes_by_part",
 ]
 
 
@@ -191,7 +193,13 @@ def flops(sizes: Sizes, T: int, *, past: int = 0, batch: int = 1) -> int:
 
 
 def activation_bytes(
-    sizes: Sizes, T: int, *, batch: int = 1, number_bytes: float = 4, fused: bool = True
+    sizes: Sizes,
+    T: int,
+    *,
+    batch: int = 1,
+    number_bytes: float = 4,
+    fused: bool = True,
+    recompute: bool = False,
 ) -> int:
     r"""Count the bytes that a forward pass keeps for the backward pass.
 
@@ -213,9 +221,14 @@ def activation_bytes(
     T, batch
         Tokens of each sequence, and B sequences.
     number_bytes
-        Bytes per number. (In 16 bits, torch keeps some of the statistics in 32.)
+        Bytes per number: 2 for a model whose parameters have 16 bits. (torch keeps the sums of
+        its fused kernel in 32 then. Under autocast parameters have 32 bits, and norms keep their
+        inputs in 32 and products a copy of each map in 16: that is not counted here.)
     fused
         False: the weights of attention, B H T T in each block, are kept, not the sums.
+    recompute
+        True: of each block only its input is kept, d numbers for each token. The backward pass
+        computes the rest of a block again, and needs room for one block at a time.
 
     Returns
     -------
@@ -227,12 +240,13 @@ def activation_bytes(
     ValueError
         If `T` or `batch` is below 1, or `number_bytes` is not positive and finite.
     TypeError
-        If `T` or `batch` is not an integer, `number_bytes` no number, `fused` no bool, or
-        `sizes` not of the class :class:`Sizes`.
+        If `T` or `batch` is not an integer, `number_bytes` no number, `fused` or `recompute` no
+        bool, or `sizes` not of the class :class:`Sizes`.
 
     References
     ----------
-    Korthikanti et al. (2023), section 4.1, who count dropout too.
+    Korthikanti et al. (2023), section 4.1, who count dropout too; Chen et al. (2016) for
+    `recompute`.
 
     Examples
     --------
@@ -250,8 +264,123 @@ def activation_bytes(
     norms += sizes.qk_norm * (H + sizes.kv_heads) * (D + 2)
     sums = H * (1 if check_flag("fused", fused) else T)
     block = norms + 2 * (H + sizes.kv_heads) * D + network + sums
+    if check_flag("recompute", recompute):
+        block = d
     kept = batch * T * (sizes.layers * block + 2 * d + 2)
     return _bytes(kept, number_bytes) + 8 * batch * T
+
+
+def training_bytes_by_part(
+    sizes: Sizes,
+    *,
+    number_bytes: float = 2,
+    gradient_bytes: float = 2,
+    master: bool = True,
+    ranks: int = 1,
+    stage: int = 0,
+) -> dict[str, int]:
+    r"""Count the bytes that each rank holds for training with Adam, activations left out.
+
+    .. math:: \Psi\,(\text{bytes per parameter} + \text{bytes per gradient} + \underbrace{4 + 4}_{
+        \text{Adam's two averages}} + \underbrace{4}_{\text{master copy}})
+
+    of Ψ parameters: 16 bytes each, as unless said otherwise, are those of training in 16 bits.
+    In 32 bits there is no master copy, and they are 16 again.
+
+    Parameters
+    ----------
+    sizes
+        Of the model.
+    number_bytes, gradient_bytes
+        Bytes of a parameter, and of its gradient: 6 if it is kept in 16 and in 32 bits.
+    master
+        Whether the optimizer keeps a copy of the parameters in 32 bits.
+    ranks
+        On how many ranks the model is trained.
+    stage
+        What ZeRO spreads over the ranks, each part on one of them: 0 nothing, 1 what the
+        optimizer keeps, 2 the gradients too, and 3 the parameters too.
+
+    Returns
+    -------
+    dict of str to int
+        "parameters", "gradients" and "optimizer", in bytes; what is not whole is rounded up.
+
+    Raises
+    ------
+    ValueError
+        If `ranks` is below 1, `stage` is none of the four, or a number of bytes is not positive
+        and finite.
+    TypeError
+        If `ranks` or `stage` is not an integer, `master` no bool, a number of bytes no number, or
+        `sizes` not of the class :class:`Sizes`.
+
+    References
+    ----------
+    Rajbhandari et al. (2020), "ZeRO", section 3.1 and figure 1; Micikevicius et al. (2018) for
+    the master copy.
+
+    Examples
+    --------
+    >>> training_bytes_by_part(MODELS["GPT-2 small"])
+    {'parameters': 248879616, 'gradients': 248879616, 'optimizer': 1493277696}
+    """
+    numbers = params(sizes)
+    (ranks,) = check_sizes(ranks=ranks)
+    if check_length("stage", stage) > 3:
+        raise ValueError(f"stage must be 0, 1, 2 or 3, got {stage}")
+    whole = {
+        "parameters": _bytes(numbers, number_bytes),
+        "gradients": _bytes(numbers, gradient_bytes, "gradient_bytes"),
+        "optimizer": numbers * (12 if check_flag("master", master) else 8),
+    }
+    first = {"parameters": 3, "gradients": 2, "optimizer": 1}  # the stage that spreads it
+    return {
+        part: math.ceil(Fraction(n, ranks)) if stage >= first[part] else n
+        for part, n in whole.items()
+    }
+
+
+def training_bytes(
+    sizes: Sizes,
+    *,
+    number_bytes: float = 2,
+    gradient_bytes: float = 2,
+    master: bool = True,
+    ranks: int = 1,
+    stage: int = 0,
+) -> int:
+    """Count the bytes that each rank holds: the sum of :func:`training_bytes_by_part`.
+
+    Parameters
+    ----------
+    sizes, number_bytes, gradient_bytes, master, ranks, stage
+        As in :func:`training_bytes_by_part`, and with its errors.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    References
+    ----------
+    Rajbhandari et al. (2020), section 3.1.
+
+    Examples
+    --------
+    >>> llama = MODELS["Llama 3 8B"]
+    >>> training_bytes(llama) / params(llama)
+    16.0
+    """
+    parts = training_bytes_by_part(
+        sizes,
+        number_bytes=number_bytes,
+        gradient_bytes=gradient_bytes,
+        master=master,
+        ranks=ranks,
+        stage=stage,
+    )
+    return sum(parts.values())
 
 
 def kv_bytes(sizes: Sizes, T: int, *, batch: int = 1, number_bytes: float = 2) -> int:
@@ -345,9 +474,9 @@ def _cached(sizes: Sizes, T: int, batch: int) -> int:
     return 2 * batch * sizes.layers * sizes.kv_heads * T * sizes.head_dim
 
 
-def _bytes(numbers: int, number_bytes: float) -> int:
+def _bytes(numbers: int, number_bytes: float, name: str = "number_bytes") -> int:
     """Return the bytes of so many numbers, rounded up to a whole one."""
-    each = Fraction(check_positive("number_bytes", number_bytes))
+    each = Fraction(check_positive(name, number_bytes))
     return math.ceil(numbers * each.limit_denominator(2**20))  # 0.1 is meant to be 1/10
 
 

@@ -5,6 +5,7 @@ purple, and outputs dark. On its own a picture is dark ink on white; in the book
 page's theme. Plots of data are matplotlib's: :mod:`attncore.plot`.
 """
 
+from attncore.draw.activations import activations
 from attncore.draw.block import block
 from attncore.draw.cache import kv_cache
 from attncore.draw.decoder import decoder
@@ -14,6 +15,7 @@ from attncore.draw.machine import attention, machine
 from attncore.draw.mask import mask
 from attncore.draw.matrices import equation, matrix
 from attncore.draw.matrix import Matrix
+from attncore.draw.memory import memory
 from attncore.draw.pages import pages
 from attncore.draw.patches import patches
 from attncore.draw.picture import Picture
@@ -34,6 +36,7 @@ __all__ = [
     "Picture",
     "Scene",
     "Table",
+    "activations",
     "attention",
     "block",
     "decoder",
@@ -45,6 +48,7 @@ __all__ = [
     "machine",
     "mask",
     "matrix",
+    "memory",
     "pages",
     "patches",
     "positions",

@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from attncore.cost import MODELS, kv_bytes, params
 from attncore.exercises.exercise import Exercise
 
 _LLAMA = MODELS["Llama 3 8B"]
 _RATIO = 2 * params(_LLAMA) / kv_bytes(_LLAMA, 8192)  # weights over the cache of one text
+
+
+def _plan(
+    d: int,
+    L: int,
+    H: int,
+    N: int,
+    T: int,
+    memory: float,
+    read: float,
+    *,
+    tables: bool = True,
+    of_one: int = 12,
+    training: int = 16,
+    layers: bool = True,
+    squares: bool = True,
+    below: bool = False,
+    whole: bool = True,
+    both: int = 2,
+    cached: bool = True,
+    each: bool = False,
+    seconds: bool = False,
+    empty: bool = False,
+) -> list[float]:
+    """Plan for a card; each option is a mistake."""
+    numbers = of_one * L * d * d + tables * N * d
+    text = (L if layers else 1) * (34 * T * d + squares * 5 * H * T * T)
+    cache = both * 2 * L * T * d
+
+    def texts(held: float, more: float) -> float:
+        count = (memory - held) // more if whole else (memory - held) / more
+        return count if below else max(0, count)
+
+    trained = texts(training * numbers, text)
+    served = texts(0 if empty else 2 * numbers, cache)
+    bytes_read = 2 * numbers * (served if each else 1) + cached * served * cache
+    return [trained, served, (1 if seconds else 1000) * bytes_read / read]
+
+
+def _with(**mistake: Any) -> Callable[..., list[float]]:
+    return lambda *case: _plan(*case, **mistake)
+
 
 EXERCISES = {
     "12.1": Exercise(
@@ -101,6 +146,51 @@ EXERCISES = {
             (lambda: 6 * 124e6 * 1e10 / 5e13, "those are seconds"),
             (lambda: 6 * 124e6 * 1e10 / 5e13 / 60, "those are minutes"),
             (lambda: 6 * 124e6 * 1e10 / 5e13 / 86400, "those are days"),
+        ),
+    ),
+    "12.7": Exercise(
+        solve=lambda: 26.25,
+        mistakes=(
+            (lambda: 112, "that is without ZeRO: an eighth of some parts is on each rank"),
+            (lambda: 14, "the second stage leaves all parameters on each rank"),
+            (lambda: 38.5, "the second stage spreads the gradients too"),
+            (lambda: 22.75, "the master copy is missing, 4 bytes for each parameter"),
+            (lambda: 19.25, "Adam keeps two averages, 4 bytes each"),
+            (lambda: 28, "gradients have 16 bits here, as the parameters have"),
+            (lambda: 26.25e9, "the answer is wanted in GB"),
+        ),
+    ),
+    "12.8": Exercise(
+        solve=_plan,
+        cases=(
+            (64, 3, 4, 100, 50, 20e6, 1e9),
+            (32, 2, 2, 500, 20, 3e6, 5e8),
+            (128, 4, 8, 1000, 64, 8e6, 2e9),  # too small for training
+            (48, 5, 3, 77, 10, 9e6, 1e8),
+        ),
+        mistakes=(
+            (
+                _with(tables=False),
+                "the embedding has N d parameters, and it is read for the logits",
+            ),
+            (
+                _with(of_one=1),
+                "a block has 12 d d parameters: four maps of attention, and eight d d",
+            ),
+            (
+                _with(training=2),
+                "training keeps 16 bytes for each parameter: gradients and Adam's too",
+            ),
+            (_with(layers=False), "each of the L blocks keeps activations"),
+            (_with(squares=False), "the weights are kept too: 5 H T T bytes in each block"),
+            (_with(below=True), "there are no negative texts: 0 if the model alone has no room"),
+            (_with(whole=False), "there is no part of a text: round down"),
+            (_with(both=1), "a cache keeps keys and values, 2 bytes for each number: 4 L T d"),
+            (_with(both=4), "a cache keeps 2 bytes for each number of keys and values: 4 L T d"),
+            (_with(empty=True), "the parameters must be there too when the model is served"),
+            (_with(cached=False), "a step reads the caches of all texts too"),
+            (_with(each=True), "all texts of a batch share one reading of the parameters"),
+            (_with(seconds=True), "those are seconds: milliseconds are wanted"),
         ),
     ),
 }
