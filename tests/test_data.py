@@ -14,11 +14,12 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import slim_wheels
-import train_lm
 from train_date_models import KINDS
 
 import attncore as ac
 from attncore import data, models, nn
+from attncore.training.scores import bits_per_character
+from attncore.training.texts import parts
 
 DATA = importlib.resources.files("attncore") / "data"
 FILES = [
@@ -166,11 +167,11 @@ def test_kept_scores_of_windows_and_changes_by_rounding_are_what_whale_gives():
 
 
 def test_the_kept_course_of_a_training_ends_at_the_model_that_came_of_it():
-    found, unseen = ac.data.kept("whale_training"), train_lm.parts()[1]
+    found, unseen = ac.data.kept("whale_training"), parts()[1]
 
     assert found["step"] == list(range(0, 9001, 150))
     assert len(found["seen"]) == len(found["unseen"]) == len(found["rate"]) == 61
-    score = train_lm.bits_per_character(nn.whale(), unseen)
+    score = bits_per_character(nn.whale(), unseen)
     assert found["unseen"][-1] == pytest.approx(score, abs=1e-3)  # stored in 16 bits
     assert [step for step, _ in found["samples"]] == [0, 100, 1000, 9000]
     assert {len(text) for _, text in found["samples"]} == {158}

@@ -21,10 +21,10 @@ from unittest.mock import patch
 import torch
 from kept_runs import keep
 from torch.nn.functional import cross_entropy, gelu
-from train_lm import parts
 
 from attncore import attention, attention_weights, nn
 from attncore.positions import rope
+from attncore.training.texts import parts
 
 WORDS, T, d, TRIGGERS = 16, 32, 32, 3  # word 0 begins each text; the words 1 to 3 are triggers
 STARTS, STEPS, LATE = 8, 500, 12  # places from 12 on are scored
