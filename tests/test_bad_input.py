@@ -557,6 +557,10 @@ CALLS = {
             "step": 1,
         },
     ),
+    "draw.timetable": (
+        lambda tables, names: draw.timetable(tables, names=names),
+        {"tables": np.array([[0, 0, 1], [2, -1, -1]]), "names": ["a"]},
+    ),
     "draw.matrix": (
         draw.matrix,
         {
@@ -646,6 +650,7 @@ ACCEPTED = {
     ("draw.matrix", "name"): {"a string"},
     ("draw.matrix", "rows"): {"two strings", "a list of lists of two lengths"},
     ("draw.pages", "names"): {"two strings", "a list of lists of two lengths"},
+    ("draw.timetable", "names"): {"None"},
     ("draw.decoder", "tokens"): {"two strings"},
     ("draw.decoder", "guesses"): {"two strings"},
     ("draw.table", "caption"): {"a string"},
