@@ -57,7 +57,8 @@ def _serve(
 ) -> np.ndarray:
     """Return the step at which each request is finished; each option is a mistake."""
     unread, left = [int(n) for n in prompts], [int(n) for n in answers]
-    end, waiting, busy, step = [0] * len(unread), list(range(len(unread))), [], 0
+    end, waiting, step = [0] * len(unread), list(range(len(unread))), 0
+    busy: list[int] = []
     held: list[int] = []  # rows that are free one step too late
     while waiting or busy:
         if not static or not busy:
