@@ -50,7 +50,7 @@ def timetable(*tables: Array, names: Sequence[str] | None = None) -> Picture:
 
     References
     ----------
-    Yu et al. (2022), figures 3 and 5.
+    Yu et al. (2022), section 3.
 
     Examples
     --------
