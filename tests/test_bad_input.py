@@ -563,6 +563,10 @@ CALLS = {
             "step": 1,
         },
     ),
+    "draw.timetable": (
+        lambda tables, names: draw.timetable(tables, tables, names=names),
+        {"tables": np.array([[0, 0, 1], [2, -1, -1]]), "names": ["a", "b"]},
+    ),
     "draw.matrix": (
         draw.matrix,
         {
@@ -656,6 +660,7 @@ ACCEPTED = {
     ("draw.matrix", "name"): {"a string"},
     ("draw.matrix", "rows"): {"two strings", "a list of lists of two lengths"},
     ("draw.pages", "names"): {"two strings", "a list of lists of two lengths"},
+    ("draw.timetable", "names"): {"None", "two strings", "a list of lists of two lengths"},
     ("draw.decoder", "tokens"): {"two strings"},
     ("draw.decoder", "guesses"): {"two strings"},
     ("draw.table", "caption"): {"a string"},

@@ -11,9 +11,11 @@ import zipfile
 from pathlib import Path
 from unittest.mock import patch
 
+import measure_bits
 import numpy as np
 import pytest
 import slim_wheels
+import torch
 from train_date_models import KINDS
 
 import attncore as ac
@@ -209,6 +211,29 @@ def test_kept_bits_with_first_tokens_are_what_whale_gives():
     assert found["bits"][0][at] == pytest.approx(bits, abs=1e-4)
     whole = ac.data.kept("whale_window")
     assert np.allclose(np.array(found["bits"])[:, 0], np.array(whole["bits"])[:, -1], atol=2e-4)
+
+
+def test_kept_scores_of_caches_in_few_bits_are_what_whale_gives():
+    found, novel = ac.data.kept("whale_bits"), ac.data.moby_dick()
+    model = nn.whale(torch.float64)
+    window = model.encode(novel[int(0.95 * len(novel)) :][:257])
+
+    assert np.shape(found["bits"]) == (len(measure_bits.WAYS), measure_bits.WINDOWS)
+    for n in (0, 3, 4):
+        way = measure_bits.WAYS[n]
+        bits = measure_bits.bits_of(model, window, way)[0]
+        assert found["ways"][n] == list(way)
+        assert found["bits"][n][0] == pytest.approx(bits, abs=1e-3)
+
+
+def test_a_cache_in_few_bits_tells_no_query_of_later_tokens():
+    q, k, v = torch.randn(3, 1, 2, 64, 4, dtype=torch.float64)
+    way = (2, "channel", 2, "token")
+    before = measure_bits.attend(q, k, v, way)
+    k[..., 40:, :] *= 9
+    v[..., 40:, :] *= 9
+
+    assert torch.allclose(measure_bits.attend(q, k, v, way)[..., :40, :], before[..., :40, :])
 
 
 def test_kept_texts_are_the_novels_and_what_whale_writes_after_their_beginning():

@@ -25,6 +25,7 @@ W_K = np.array([[2, 0, -2, 2], [0, 0, 0, 0], [0, 0, 0, 2], [0, 2, 2, 0]])
 W_V = np.arange(8).reshape(4, 2)
 PLACES = [(4, 2), (5, 3), (9, 7), (3, 9)]
 TABLES = [[0, 1, 4], [0, 1, 2], [5]]
+ROWS = [[0, 0, 0, 2, 2], [1, -1, -1, 3, -1]]
 W_O = np.array([[1, 0, 2, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 3]])
 FOUR = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # as wide as Q and K
 LONGER = np.vstack([X, [[0, 1, 1, 0]]])
@@ -55,6 +56,11 @@ PICTURES = {
     "patches": lambda: draw.patches(np.arange(64).reshape(8, 8) / 63, 2, step=5),
     "patches in colour": lambda: draw.patches(np.arange(96).reshape(4, 8, 3) / 95, 4),
     "pages": lambda: draw.pages(TABLES, [11, 10, 3], blocks=8, names=["a", "b", "c"], step=0),
+    "timetable": lambda: draw.timetable(ROWS, names=["static"]),
+    "timetable of one step": lambda: draw.timetable([[0]]),
+    "timetables": lambda: draw.timetable(
+        np.arange(600)[None] // 9, np.arange(64).reshape(16, 4) // 3 - 1, names=["a long one", "b"]
+    ),
     "matrix": lambda: draw.matrix(X @ W_Q, name="Q", rows=TOKENS, columns=list("abcd")),
     "equation": lambda: draw.equation(("X", X), ("W_Q", W_Q), "=", ("Q", X @ W_Q), rows=TOKENS),
     "machine of two, named": lambda: draw.machine(
@@ -749,6 +755,39 @@ def test_pages_count_shared_blocks_once():
 
 def test_a_block_may_be_shared_half_full_as_a_fork_leaves_it():
     assert "Of 8 places in the 2 blocks in use 6 are" in draw.pages([[0, 1], [0, 1]], [6, 6]).words
+
+
+def test_a_timetable_has_a_bar_for_each_request_where_it_is_written():
+    for _, scene, _ in layouts(draw.timetable(ROWS)):
+        rects = list(scene.iter(f"{SVG}rect"))
+        step = (float(rects[0].get("width")) + 0.8) / 3  # three steps of request 0
+        found = [
+            (
+                round((float(e.get("x")) - 36) / step, 2),
+                round((float(e.get("width")) + 0.8) / step, 2),
+                "dash" in e.get("class"),
+            )
+            for e in rects
+        ]
+
+        assert found == [
+            *[(0, 3, False), (3, 2, False)],
+            *[(0, 1, False), (1, 2, True), (3, 1, False), (4, 1, True)],
+        ]
+
+
+def test_timetables_have_one_scale_and_count_busy_places():
+    one, two = np.zeros((2, 4), int), np.array([[0, 0, 1, 1, 2, 2, 2, 2]])
+    picture = draw.timetable(one, two, names=["a", "b"])
+    widths = [float(e.get("width")) + 0.8 for e in tree(picture).find(f"{SVG}g").iter(f"{SVG}rect")]
+
+    assert picture.words == (
+        "a: 1 request on 2 rows take 4 steps; 8 of 8 places are busy, 100 %. "
+        "b: 3 requests on 1 row take 8 steps; 8 of 8 places are busy, 100 %."
+    )
+    assert widths == pytest.approx([widths[0], widths[0], *[widths[0] / 2] * 2, widths[0]], abs=0.1)
+    assert "4 steps, 100 % of the places busy" in texts(picture)
+    assert "62 %" in draw.timetable([[0, 0, 0, 2], [1, -1, -1, -1]]).words
 
 
 def test_a_matrix_has_its_numbers_names_and_the_colour_of_its_role():

@@ -28,6 +28,7 @@ from attncore.draw.scene import Box, Scene
 from attncore.draw.sharing import head_sharing
 from attncore.draw.table import Table, table
 from attncore.draw.tiles import tiles
+from attncore.draw.timetable import timetable
 from attncore.draw.translation import translation
 
 __all__ = [
@@ -58,5 +59,6 @@ __all__ = [
     "rotations",
     "table",
     "tiles",
+    "timetable",
     "translation",
 ]
