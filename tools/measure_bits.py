@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from kept_runs import keep
 from torch.nn.functional import cross_entropy
-from train_lm import parts
 
 from attncore import nn, softmax
+from attncore.training.texts import parts
 
 WINDOWS, LENGTH, GROUP = 40, 256, 32
 WAYS = [  # bits of the keys, shared along; bits of the values, shared along
