@@ -26,6 +26,7 @@ from attncore.draw.sharing import head_sharing
 from attncore.draw.table import Table, table
 from attncore.draw.tiles import tiles
 from attncore.draw.translation import translation
+from attncore.draw.vision import vision
 
 __all__ = [
     "Box",
@@ -53,4 +54,5 @@ __all__ = [
     "table",
     "tiles",
     "translation",
+    "vision",
 ]
