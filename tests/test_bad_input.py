@@ -552,6 +552,18 @@ CALLS = {
         draw.patches,
         {"image": np.linspace(0, 1, 24).reshape(4, 6), "size": 2, "step": 1},
     ),
+    "draw.vision": (
+        draw.vision,
+        {
+            "image": np.linspace(0, 1, 8).reshape(2, 4),
+            "size": 2,
+            "layers": 2,
+            "d_model": 8,
+            "heads": 2,
+            "classes": 3,
+            "step": 1,
+        },
+    ),
     "draw.pages": (
         draw.pages,
         {

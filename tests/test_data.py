@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import slim_wheels
 import torch
+import train_vision
+import train_vision_seeds
 from train_date_models import KINDS
 
 import attncore as ac
@@ -141,6 +143,32 @@ def test_kept_shares_are_of_four_kinds_and_five_seeds():
         shares = np.array(runs)  # (seeds, steps, lengths)
         assert shares.shape == (5, len(found["steps"]), len(found["dates"])) == (5, 6, 3)
         assert (shares[:, -1].min() > 0.97) == KINDS[kind][1]
+
+
+def test_kept_seeds_of_the_vision_transformer_are_what_its_kept_models_give():
+    found = ac.data.kept("vision_seeds")
+    (_, _), (images, labels) = train_vision.parts()
+    hidden = ["random", "another image", "all images", "map", "rollout", "ink", "needed"]
+
+    assert list(found["hidden"]) == hidden
+    for ways in (found["hidden"], found["same patch on top"], *found["grids"].values()):
+        assert {len(shares) for shares in ways.values()} == {24}
+    assert {len(v) for v in found["pairs"].values()} == {24 * 23 // 2}
+    for seed, name in ((0, "vision"), (7, "vision_second")):
+        model = models.trained(name)
+        own = train_vision_seeds.cls_maps(model, images)
+        logits = train_vision_seeds.without(model, images, own)
+        told = train_vision_seeds.right(logits, labels)
+        grids = train_vision_seeds.on_grids(model, images, labels)
+
+        share = train_vision.share_right(name)
+        assert found["right"][seed] == pytest.approx(share, abs=0.006)  # two of 360 images
+        assert found["hidden"]["map"][seed] == pytest.approx(told, abs=0.006)
+        for grid, ways in grids.items():
+            for way, value in ways.items():
+                assert found["grids"][grid][way][seed] == pytest.approx(value, abs=0.006)
+    for learned_from in found["learned from"].values():
+        assert {len(shares) for shares in learned_from.values()} == {5}
 
 
 def test_kept_measurements_are_of_all_windows():

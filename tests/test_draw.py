@@ -38,6 +38,8 @@ MEMORY = {
     "training": {"parameters": 16, "gradients": 16, "optimizer": 96},
     "serving": {"parameters": 16, "cache": 2, "gradients": 0},
 }
+IMAGE = np.array([[0, 2, 4, 0], [0, 0, 4, 0], [0, 0, 4, 0], [0, 4, 4, 4]]) / 4
+VIT = {"layers": 2, "d_model": 32, "heads": 4, "classes": 10}
 WHALE = {"layers": 4, "d_model": 96, "heads": 4, "d_ff": 384, "vocabulary": 81}
 PICTURES = {
     "attention": lambda: draw.attention(X @ W_Q, X @ W_K, X @ W_V),
@@ -55,6 +57,9 @@ PICTURES = {
     "zigzag": lambda: draw.ring(6, causal=True, zigzag=True),
     "patches": lambda: draw.patches(np.arange(64).reshape(8, 8) / 63, 2, step=5),
     "patches in colour": lambda: draw.patches(np.arange(96).reshape(4, 8, 3) / 95, 4),
+    "vision": lambda: draw.vision(IMAGE, 2, **VIT),
+    "vision at a step": lambda: draw.vision(IMAGE, 2, **VIT, step=3),
+    "vision of one patch": lambda: draw.vision(IMAGE, 4, **{**VIT, "layers": 4}),
     "pages": lambda: draw.pages(TABLES, [11, 10, 3], blocks=8, names=["a", "b", "c"], step=0),
     "timetable": lambda: draw.timetable(ROWS, names=["static"]),
     "timetable of one step": lambda: draw.timetable([[0]]),
@@ -739,6 +744,23 @@ def test_patches_are_those_of_the_package():
         wanted = {f"#{round(255 * x):02x}" + 2 * f"{round(255 * x):02x}" for x in row}
         assert colors[t] == colors[t + 4] == wanted
     assert "X is 4×16: a token is 4×4×1 = 16 numbers" in texts(picture)
+
+
+def test_a_vision_transformer_has_a_column_for_each_patch_and_reads_the_first():
+    picture = draw.vision(IMAGE, 2, **VIT)
+    shown = texts(picture)
+    rows = ac.images.patches(IMAGE[..., None], 2)
+    fills = {0.0: "#000000", 0.5: "#808080", 1.0: "#ffffff"}
+    cells = [g for g in tree(picture).iter(f"{SVG}g") if "ac-cell" in g.get("class", "")]
+    drawn = [{p.get("fill") for p in g.iter(f"{SVG}path")} - {None} for g in cells]
+    drawn = [colors for colors in drawn if colors]
+
+    assert drawn == 2 * [{fills[float(x)] for x in row} for row in rows]  # wide and tall
+    assert (shown.count("CLS"), shown.count("map"), shown.count("+ P")) == (1, 5, 5)
+    assert {"4×4", "4×32", "5×32", "4 heads, 5×5", "logits: 10 numbers"} <= set(shown)
+    assert picture.steps == ["patches", "one map", "CLS", "positions", "block 0", "block 1",
+                             "logits"]  # fmt: skip
+    assert draw.vision(IMAGE, 2, **VIT, step=2).words.endswith("Drawn up to the step: CLS.")
 
 
 def test_pages_count_shared_blocks_once():

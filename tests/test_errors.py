@@ -17,6 +17,7 @@ SOURCE = Path(ac.__file__).parent
 Z = np.zeros
 TRUE = np.ones((3, 5), dtype=bool)
 BATCH = Z((2, 1, 3, 4))
+VIT = {"layers": 2, "d_model": 8, "heads": 2, "classes": 3}
 
 
 def case(call, kind, message):
@@ -368,6 +369,21 @@ PICTURES = [
     case(lambda: draw.ring(4, step=4), ValueError,
          "step must be one of the 4 steps, counted from 0, got 4"),
     case(lambda: draw.ring(4, zigzag=1), TypeError, "zigzag must be True or False, got int"),
+    case(lambda: draw.vision(Z((2, 2, 1)), 1, **VIT), ValueError,
+         "image must be (rows, columns), got (2, 2, 1)"),
+    case(lambda: draw.vision(Z((32, 8)), 8, **VIT), ValueError,
+         "image must have at most 16 x 16 pixels to be read as a picture, got 32 x 8: draw a "
+         "part of it, as image[:16, :16]"),
+    case(lambda: draw.vision(Z((2, 2)) - 1, 1, **VIT), ValueError,
+         "image must hold numbers from 0 (black) to 1 (white); divide by the largest"),
+    case(lambda: draw.vision(Z((4, 6)), 4, **VIT), ValueError,
+         "size must divide the rows and columns of the image, 4 x 6, got 4"),
+    case(lambda: draw.vision(Z((4, 6)), 2, **VIT), ValueError,
+         "size must leave at most 4 patches to be drawn, got 2, which makes 6"),
+    case(lambda: draw.vision(Z((4, 4)), 2, **{**VIT, "layers": 5}), ValueError,
+         "layers must be at most 4 to be drawn, got 5"),
+    case(lambda: draw.vision(Z((4, 4)), 2, **VIT, step=7), ValueError,
+         "step must be one of the 7 steps, counted from 0, got 7"),
     case(lambda: draw.patches(Z((2, 2, 2)), 1), ValueError,
          "image must be (rows, columns), or end with 1 or 3 channels, got (2, 2, 2)"),
     case(lambda: draw.patches(Z((32, 8)), 8), ValueError,

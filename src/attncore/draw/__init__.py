@@ -30,6 +30,7 @@ from attncore.draw.table import Table, table
 from attncore.draw.tiles import tiles
 from attncore.draw.timetable import timetable
 from attncore.draw.translation import translation
+from attncore.draw.vision import vision
 
 __all__ = [
     "Box",
@@ -61,4 +62,5 @@ __all__ = [
     "tiles",
     "timetable",
     "translation",
+    "vision",
 ]
