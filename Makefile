@@ -10,7 +10,7 @@ ENV ?= tools/make_env.py
 
 # For `make oldest`: the bounds of pyproject.toml, and the tests that need more than the package.
 OLDEST := "torch==2.6.*" "numpy==2.0.*"
-BOOK_TESTS := book faults firefox frames knobs live live_assets live_cells live_data pictures setup \
+BOOK_TESTS := book faults firefox frames knobs live live_assets live_cells live_data pictures setup site \
 	title_images tools turning widgets
 
 .DEFAULT_GOAL := help
