@@ -48,12 +48,11 @@ def add_both(
     app: Sphinx, page: str, _: str, context: dict[str, Any], document: nodes.document | None
 ) -> None:
     """Put the time below the title, and the numbers into the head."""
+    every = exercises(app)
+    script = f'<script type="application/json" id="exercise-counts">{json.dumps(every)}</script>'
+    context["metatags"] = f"{context.get('metatags', '')}\n{script}"
     if document is None or "body" not in context:
         return
-    every = exercises(app)
-    known = json.dumps(every).replace("</", "<\\/")
-    script = f'<script type="application/json" id="exercise-counts">{known}</script>'
-    context["metatags"] = f"{context.get('metatags', '')}\n{script}"
     count = len(every.get(page.rpartition("/")[2], ()))
     if count and page != app.config.root_doc:
         practice = STEP * round(count * MINUTES_PER_EXERCISE / STEP)

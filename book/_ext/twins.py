@@ -14,12 +14,11 @@ from typing import Any
 
 import yaml
 from docutils import nodes
+from previews import first_words
+from site_address import address
 from sphinx.application import Sphinx
 from sphinx.builders.text import TextBuilder
 from sphinx.writers.text import TextTranslator
-
-from previews import first_words
-from site_address import address
 
 PICTURE = "image/svg+xml"
 ABOUT = "An interactive textbook on attention, and attncore, the tested package under it."

@@ -10,11 +10,11 @@ from html import escape
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from site_address import address
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
 import attncore
-from site_address import address
 
 LOST = """<h1>This page is not here</h1>
 <p>The book has no page of this name. Perhaps it was moved: look in the <a href="{book}">table of
