@@ -52,10 +52,11 @@ notebooks: env ## write notebooks/ from book/, after executing what changed
 test: lint book browser ## run every check and every test, notebooks included
 	@$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
-lint: env ## check style and types
+lint: env ## check style, types and workflows
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/zizmor --offline --quiet .github
 
 format: env ## put the code into the project's style
 	@$(BIN)/ruff check --fix .

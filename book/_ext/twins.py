@@ -98,8 +98,8 @@ def list_of_pages(app: Sphinx, words: dict[str, str]) -> str:
         return f"- [{title}]({base}{name}.md)" + (f": {words[name]}" if words[name] else "")
 
     lines = [f"# {app.config.html_title}", "", f"> {ABOUT}", "", line(toc["root"])]
-    for part in toc["parts"]:
-        lines += ["", f"## {part['caption']}", ""]
+    for part in toc.get("parts", [toc]):  # a small book has no parts
+        lines += ["", f"## {part.get('caption', 'Chapters')}", ""]
         lines += [line(chapter["file"]) for chapter in part["chapters"]]
     return "\n".join(lines) + "\n"
 
