@@ -14,7 +14,7 @@ BOOK_TESTS := book faults firefox frames knobs live live_assets live_cells live_
 	title_images tools turning widgets
 
 .DEFAULT_GOAL := help
-.PHONY: help env newest oldest browser book serve pdf offline class wheel notebooks test lint format bench bench-gpu benchlive data pins screenshots clean
+.PHONY: help env newest oldest browser book serve pdf epub offline class wheel notebooks test lint format bench bench-gpu benchlive data pins screenshots clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,8 +32,13 @@ book: env ## build the book into _build/html, executing what changed
 serve: book ## serve the book on 127.0.0.1 and print the address
 	@$(BIN)/python tools/serve.py
 
-pdf: book browser ## print the whole book into _build/attention.pdf
+pdf: book browser ## print the whole book into _build/attention.pdf, and check it
 	@$(BIN)/python tools/make_pdf.py
+	@$(BIN)/python -m pytest -q tests/test_editions.py -k pdf
+
+epub: book browser ## make an e-book, _build/attention.epub, and check it
+	@$(BIN)/python tools/make_epub.py
+	@$(BIN)/python -m pytest -q tests/test_editions.py -k epub
 
 offline: book ## pack the book into one zip file that needs no network
 	@$(BIN)/python tools/make_offline.py
