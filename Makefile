@@ -10,11 +10,11 @@ ENV ?= tools/make_env.py
 
 # For `make oldest`: the bounds of pyproject.toml, and the tests that need more than the package.
 OLDEST := "torch==2.6.*" "numpy==2.0.*"
-BOOK_TESTS := book faults firefox frames knobs live live_assets live_cells live_data pictures setup \
+BOOK_TESTS := book faults firefox frames knobs live live_assets live_cells live_data offline pictures setup site \
 	title_images tools turning widgets
 
 .DEFAULT_GOAL := help
-.PHONY: help env newest oldest browser book serve notebooks test lint format bench bench-gpu benchlive data pins screenshots clean
+.PHONY: help env newest oldest browser book serve pdf epub offline class wheel notebooks test lint format bench bench-gpu benchlive data pins screenshots clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,23 @@ book: env ## build the book into _build/html, executing what changed
 serve: book ## serve the book on 127.0.0.1 and print the address
 	@$(BIN)/python tools/serve.py
 
+pdf: book browser ## print the whole book into _build/attention.pdf, and check it
+	@$(BIN)/python tools/make_pdf.py
+	@$(BIN)/python -m pytest -q tests/test_editions.py -k pdf
+
+epub: book browser ## make an e-book, _build/attention.epub, and check it
+	@$(BIN)/python tools/make_epub.py
+	@$(BIN)/python -m pytest -q tests/test_editions.py -k epub
+
+offline: book ## pack the book into one zip file that needs no network
+	@$(BIN)/python tools/make_offline.py
+
+class: book ## write notebooks without solutions, and assignments that are graded, into _build/class
+	@$(BIN)/python tools/make_class.py
+
+wheel: env ## build the package, install it in a bare environment, run the README's example there
+	@$(BIN)/python tools/make_wheel.py
+
 notebooks: env ## write notebooks/ from book/, after executing what changed
 	@$(BIN)/python tools/build_book.py
 	@$(BIN)/python tools/notebooks.py
@@ -40,10 +57,11 @@ notebooks: env ## write notebooks/ from book/, after executing what changed
 test: lint book browser ## run every check and every test, notebooks included
 	@$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
-lint: env ## check style and types
+lint: env ## check style, types and workflows
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/zizmor --offline --quiet .github
 
 format: env ## put the code into the project's style
 	@$(BIN)/ruff check --fix .

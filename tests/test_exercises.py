@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import attncore as ac
-from attncore import attention
+from attncore import attention, exercises
 from attncore.exercises import EXERCISES, check, verdict
 from attncore.exercises.exercise import Exercise
 from attncore.models.ops import gelu
@@ -411,3 +411,26 @@ def test_a_layer_of_heads_that_works_by_luck_is_refused():
         for wrong in ({"naive": True}, {"wide": True}, {"axis": -2}):
             assert verdict(exercise, lambda *a, w=wrong: layer(*a, **w)) != "correct", wrong
         assert "NaN in your result" in verdict(exercise, lambda *a: layer(*a, naive=True))
+
+
+def test_a_summary_tells_what_is_done(capsys, monkeypatch):
+    monkeypatch.setattr(exercises, "_solved", {})
+    check.summary()
+    check("1.4", 131 / 3)
+    check("1.4", 0.0)
+    check("2.1", ...)
+    check("1.4", 131 / 3)
+    capsys_before = capsys.readouterr().out.splitlines()
+    exercises.summary()
+    first, done, todo, second, *rest = capsys.readouterr().out.splitlines()
+    one = [number for number in EXERCISES if number.startswith("1.")]
+    two = [number for number in EXERCISES if number.startswith("2.")]
+
+    assert capsys_before[0] == "no exercise has been checked yet"
+    assert first == f"chapter 1: 1 of {len(one)} done"
+    assert done == "  done    1.4"
+    assert todo.split() == ["to", "do", *(number for number in one if number != "1.4")]
+    assert second == f"chapter 2: 0 of {len(two)} done"
+    assert rest[0] == "  not yet 2.1"
+    assert rest[1].split() == ["to", "do", *two[1:]]
+    assert len(rest) == 2

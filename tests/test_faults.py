@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -141,6 +143,20 @@ def test_an_address_in_one_place_brings_all_that_needs_it_and_takes_it_away(smal
         assert "attncore.zip" in cells[0] or address
         target = f"{ADDRESS}/blob/main" if address else ".."
         assert f"[the index]({target}/book/index.md)" in cells[1]
+
+
+def test_the_address_of_a_hub_brings_a_button_that_opens_the_notebook_there(small):
+    set_address(small, ADDRESS)
+    assert "hub/user-redirect" not in "".join(make_all(small)[0])
+    edit(small, 'jupyterhub_url: ""', 'jupyterhub_url: "https://hub.example.org"')
+    shown, _ = make_all(small)
+    [query] = re.findall(
+        r'href="https://hub\.example\.org/hub/user-redirect/git-pull\?(.*?)"', shown
+    )
+    asked = parse_qs(unescape(query))
+
+    assert asked["repo"] == [ADDRESS]
+    assert asked["urlpath"] == ["tree/a-book/notebooks/ch01_page.ipynb"]
 
 
 @pytest.mark.parametrize(

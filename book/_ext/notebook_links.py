@@ -1,6 +1,7 @@
-"""The buttons at the top of a page: Colab, the repository, and the notebook to download.
+"""The buttons at the top of a page: Colab, a hub, the repository, and the notebook to download.
 
-Those for the repository and for Colab appear once _config.yml has the repository's address.
+Those for the repository and for Colab appear once _config.yml has the repository's address, and
+that for a JupyterHub once it has the hub's address as well.
 Those of a chapter lead to its notebook in notebooks/: the theme only looks for a notebook
 beside the page, and what it offers for download has no outputs and raw directives.
 """
@@ -54,7 +55,7 @@ def point_at_notebook(
         return
     for group in context["header_buttons"]:
         for button in group.get("buttons", []):
-            if button.get("text") == "Colab":
+            if button.get("text") in ("Colab", "JupyterHub"):
                 button["url"] = button["url"].replace(
                     f"{pagename}.md", f"notebooks/{notebook.name}"
                 )

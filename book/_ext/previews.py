@@ -51,6 +51,8 @@ def add_tags(
         f'<meta property="{name}" content="{escape(text)}" />'
         for name, text in tags(app, page, context.get("title", ""), words, relative).items()
     ]
+    if words:
+        lines.append(f'<meta name="description" content="{escape(words)}" />')
     context["metatags"] = "\n".join([context.get("metatags", ""), *lines])
 
 

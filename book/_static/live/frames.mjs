@@ -5,8 +5,10 @@ import { findKnobs, skeleton } from "./knobs.mjs";
 export const MOST = 72; // settings of a cell that are all drawn, as in tools/frames.py
 const FONT = '10px "DejaVu Sans"'; // matplotlib's; the size does not matter
 
+const script = document.querySelector("script[data-frames]");
+
 // Whether this build of the book has any.
-export const DRAWN = document.querySelector("script[data-frames]") !== null;
+export const DRAWN = script !== null;
 
 export class Frames {
   #address;
@@ -16,14 +18,14 @@ export class Frames {
   // `place` tells which of the page's cells with knobs it is, from 1.
   constructor(place, source) {
     const page = location.pathname.split("/").at(-1).replace(/\.html$/, "");
-    this.#address = new URL(`./frames/${page}/${place}.json`, import.meta.url);
+    this.#address = DRAWN && new URL(`./frames/${page}/${place}.json`, script.src);
     this.#source = source;
   }
 
   // Fetch them, if that was not done yet; the font too, or the first figure would be seen in another.
   load() {
-    this.#file ??= Promise.all([fetch(this.#address), document.fonts.load(FONT)])
-      .then(([response]) => (response.ok ? response.json() : null))
+    this.#file ??= Promise.all([read(this.#address), document.fonts.load(FONT)])
+      .then(([file]) => file)
       .catch(() => null);
     return this.#file;
   }
@@ -36,6 +38,24 @@ export class Frames {
     const frame = file.frames[findKnobs(code).map((knob) => knob.value).join("\n")];
     return frame?.map((message) => (message.type === "svg" ? unpacked(message, file.base) : message));
   }
+}
+
+async function read(address) {
+  if (address.protocol === "file:") return readAsScript(address);
+  const response = await fetch(address);
+  return response.ok ? response.json() : null;
+}
+
+// A page that was opened as a file may not fetch, but it may load a script. tools/make_offline.py
+// writes one beside each file of frames.
+function readAsScript(address) {
+  const loader = document.createElement("script");
+  loader.src = address.href.replace(/json$/, "js");
+  return new Promise((resolve, reject) => {
+    loader.onload = () => resolve(loader.frames);
+    loader.onerror = reject;
+    document.head.append(loader);
+  });
 }
 
 // The text of an SVG comes in pieces: what other frames have too is told once, in `base`.

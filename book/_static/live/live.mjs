@@ -107,6 +107,7 @@ async function runOne(cell, sketch) {
     return ok;
   } finally {
     output.end();
+    cell.node.dispatchEvent(new CustomEvent("cell-ran", { bubbles: true })); // for progress.mjs
     for (const later of cells.slice(cells.indexOf(cell) + 1)) later.ranAs = null;
   }
 }

@@ -77,7 +77,50 @@ def check(number: str, answer: object) -> None:
     """
     if not isinstance(number, str) or number not in EXERCISES:
         raise ValueError(f"there is no exercise {number!r}: choose from {', '.join(EXERCISES)}")
-    print(f"{number} {verdict(EXERCISES[number], answer)}")
+    said = verdict(EXERCISES[number], answer)
+    _solved[number] = said == "correct"
+    print(f"{number} {said}")
 
 
-__all__ = ["EXERCISES", "Exercise", "check", "verdict"]
+def summary() -> None:
+    """Print which exercises are done, for each chapter of which some were checked.
+
+    It can be called as `check.summary()`, too. It knows what was checked since Python started,
+    and of an exercise that was checked several times, the last verdict.
+
+    Returns
+    -------
+    None
+
+    References
+    ----------
+    The exercises are in the book's chapters.
+
+    Examples
+    --------
+    >>> check("2.1", 3.0)  # doctest: +ELLIPSIS
+    2.1 ...
+    >>> check.summary()  # doctest: +ELLIPSIS
+    chapter ...
+    """
+    if not _solved:
+        print("no exercise has been checked yet")
+    for chapter in dict.fromkeys(number.partition(".")[0] for number in EXERCISES):
+        every = [number for number in EXERCISES if number.partition(".")[0] == chapter]
+        known = [number for number in every if number in _solved]
+        if known:
+            done = [number for number in known if _solved[number]]
+            print(f"chapter {chapter}: {len(done)} of {len(every)} done")
+            for title, some in (
+                ("done", done),
+                ("not yet", [number for number in known if not _solved[number]]),
+                ("to do", [number for number in every if number not in _solved]),
+            ):
+                if some:
+                    print(f"  {title:8}{' '.join(some)}")
+
+
+_solved: dict[str, bool] = {}
+check.summary = summary  # type: ignore[attr-defined]
+
+__all__ = ["EXERCISES", "Exercise", "check", "summary", "verdict"]
