@@ -10,8 +10,8 @@ ENV ?= tools/make_env.py
 
 # For `make oldest`: the bounds of pyproject.toml, and the tests that need more than the package.
 OLDEST := "torch==2.6.*" "numpy==2.0.*"
-BOOK_TESTS := book faults firefox frames knobs live live_assets live_cells live_data offline pictures setup site \
-	title_images tools turning widgets
+BOOK_TESTS := book class editions faults firefox frames knobs live live_assets live_cells live_data offline pictures \
+	setup site title_images tools turning widgets
 
 .DEFAULT_GOAL := help
 .PHONY: help env newest oldest browser book serve pdf epub offline class wheel notebooks test lint format bench bench-gpu benchlive data pins screenshots clean
