@@ -185,7 +185,9 @@ def test_kept_texts_are_the_novels_and_what_whale_writes_after_their_beginning()
 
 
 def test_what_is_not_kept_is_named():
-    with pytest.raises(ValueError, match=r"kept by the name of 'dog': there are choices, curves, .*whale"):
+    with pytest.raises(
+        ValueError, match=r"kept by the name of 'dog': there are choices, curves, .*whale"
+    ):
         ac.data.kept("dog")
 
 
