@@ -110,6 +110,23 @@ def test_kept_curves_are_of_three_models_and_eight_seeds():
         assert np.shape(lesson["unseen"]) == np.shape(lesson["nats per token"]) == (8,)
 
 
+def test_kept_choices_are_of_nine_rates_six_schedules_and_two_lengths():
+    found = ac.data.kept("choices")
+    runs = [*found["rates"].values()]
+    for schedules in found["schedules"].values():
+        runs += schedules.values()
+    long = [*found["lengths"].values(), *found["helps"].values()]
+
+    assert (len(found["rates"]), len(found["lengths"]), len(found["helps"])) == (9, 2, 3)
+    assert len(runs) == 9 + 2 * 3
+    assert (found["steps"][-1], found["long steps"][-1]) == (400, 1500)
+    for run in runs:
+        assert np.shape(run["curves"]) == np.shape(run["gradient"]) == (6, 20)
+        assert np.shape(run["unseen"]) == (6,)
+    for run in long:
+        assert np.shape(run["seen"]) == np.shape(run["unseen"]) == (3, 16)
+
+
 def test_kept_heads_are_of_ten_starts_of_a_task_and_four_of_a_model():
     found = ac.data.kept("heads")
 
@@ -283,7 +300,9 @@ def test_kept_texts_are_the_novels_and_what_whale_writes_after_their_beginning()
 
 
 def test_what_is_not_kept_is_named():
-    with pytest.raises(ValueError, match=r"kept by the name of 'dog': there are curves, .*whale"):
+    with pytest.raises(
+        ValueError, match=r"kept by the name of 'dog': there are choices, curves, .*whale"
+    ):
         ac.data.kept("dog")
 
 

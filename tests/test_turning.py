@@ -142,7 +142,7 @@ def test_a_turned_torch_cell_shows_what_torch_did_and_cannot_be_edited(opened):
     cell = live.page.locator(f"{CELLS}.tag_needs-torch").first
     shown = cell.evaluate(SHOWN)
     cell.locator("input").fill("256")
-    [message] = frame("ch13_language_model", 1, "256")
+    [message] = frame("ch13_language_model", 5, "256")
     wait(live, cell, f"out.textContent === {json.dumps(message['text'])}")
 
     assert cell.locator("textarea").get_attribute("readonly") is not None
