@@ -543,6 +543,7 @@ CALLS = {
         },
     ),
     "draw.tiles": (draw.tiles, {"blocks": 3, "causal": True, "step": 1}),
+    "draw.positions": (draw.positions, {"step": 1}),
     "draw.rotations": (
         draw.rotations,
         {"q": numbers(2), "k": numbers(2), "positions": numbers(3, 2), "speed": 0.5},
