@@ -137,6 +137,20 @@ def test_text_is_drawn_whether_its_font_comes_early_or_late(browser, site, setti
     page.context.close()
 
 
+@pytest.mark.parametrize("path", ["ch09_positions", "ch14_many_devices"])
+def test_text_of_a_table_is_drawn_when_its_font_comes_late(browser, site, path):
+    page = browser(f"{site}/book/{path}.html").page
+    page.wait_for_timeout(2000)
+    found = {}
+    for cell in page.locator("table.ac-table :is(th, td)", has_text="猫").all():
+        found.setdefault((cell.inner_text(), cell.evaluate("e => e.tagName")), []).append(ink(cell))
+    page.context.close()
+
+    assert sum(map(len, found.values())) >= 2
+    for words, dark in found.items():
+        assert min(dark) > 0.8 * max(dark) > 0, words
+
+
 def ink(label):
     """Return how many of a text's pixels are dark."""
     image = Image.open(io.BytesIO(label.screenshot())).convert("L")
