@@ -1,7 +1,7 @@
 """The book joined to one page, and the PDF and the EPUB that are made of it.
 
-Printing takes minutes: `make pdf` and `make epub` do it, and run their tests here. Without them these
-tests are skipped; those of the joined page are not.
+Printing takes minutes: `make pdf` and `make epub` do it, and run their tests here. Without them
+these tests are skipped; those of the joined page are not.
 """
 
 import re
