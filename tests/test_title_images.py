@@ -21,14 +21,19 @@ def test_the_images_are_current():
 def test_a_changed_image_is_noticed(monkeypatch):
     monkeypatch.setattr(make_images, "SAYS", "Something else.")
     assert make_images.stale() == ["og.png"]
+    monkeypatch.setattr(make_images, "area", lambda svg: -len(svg))  # another picture is chosen
+    assert len(make_images.stale()) > 5
+    monkeypatch.undo()
+    monkeypatch.setattr(make_images, "SAYS", "Something else.")
     monkeypatch.setattr(make_images, "icon", lambda: "<svg/>")
     assert make_images.stale() == ["favicon.svg", "og.png"]
 
 
 def test_the_images_are_small_and_whole():
-    with Image.open(make_images.STATIC / "og.png") as image:
-        assert image.size == (1200, 630)
-    assert (make_images.STATIC / "og.png").stat().st_size < 60_000
+    for name in make_images.cards():
+        with Image.open(make_images.STATIC / name) as image:
+            assert image.size == (1200, 630), name
+        assert (make_images.STATIC / name).stat().st_size < 60_000, name
     for name, text in make_images.texts().items():
         assert len(text) < 12_000, name
         assert not re.search(r" id=|href|<script|url\(", text), name
@@ -70,7 +75,8 @@ def test_tags_are_absolute_only_when_the_address_is_set(base, image, url):
         config=SimpleNamespace(html_baseurl=base, html_title="Book"),
         builder=SimpleNamespace(get_target_uri=lambda page: f"{page}.html"),
     )
-    tags = previews.tags(app, "book/x", "<b>2. </b>A &amp; B", "", "../_static/og.png")
+    images = ("_static/og.png", "../_static/og.png")
+    tags = previews.tags(app, "book/x", "<b>2. </b>A &amp; B", "", images)
 
     assert (tags["og:image"], tags.get("og:url")) == (image, url)
     assert tags["og:title"] == "2. A & B"

@@ -1,10 +1,11 @@
-"""Make the book's title images, its icon and the picture that links to it are shown with.
+"""Make the book's title images, its icon and the pictures that links to its pages are shown with.
 
     python tools/make_images.py            write them into book/_static
     python tools/make_images.py --check    only tell whether they are current
 
-All are drawn by attncore.draw from the example of the front page. The SVG files are text, and
-compared as such. og.png is a photograph of a page: what it was made from is noted in it.
+The SVG files and og.png are drawn by attncore.draw from the example of the front page. A chapter's
+picture in previews/ is the largest that its notebook shows. The SVG files are text, and compared as
+such. The others are photographs of a page: what they were made from is noted in them.
 """
 
 from __future__ import annotations
@@ -12,19 +13,25 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import json
+import re
 import sys
+from html import escape
 from pathlib import Path
 
 import numpy as np
 from chromium import ChromiumMissing, launched
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from playwright.sync_api import Browser
 
 from attncore import attention_weights, draw
 from attncore.draw.colors import COLORS
 from attncore.draw.matrix import Matrix
 
-STATIC = Path(__file__).resolve().parent.parent / "book/_static"
+ROOT = Path(__file__).resolve().parent.parent
+STATIC = ROOT / "book/_static"
+SVG = "image/svg+xml"
 TITLE = "Attention, from a table to the KV cache"
 SAYS = "An interactive book: small numbers, pictures, and code that runs in the page."
 SIZE = {"width": 1200, "height": 630}  # what sites that show links ask for
@@ -64,23 +71,47 @@ def title(theme: str) -> str:
     return text.replace('style="', f'style="--ac-paper:transparent;{"".join(colors)}', 1)
 
 
-def card() -> str:
-    """Return the page that og.png is a photograph of."""
-    picture = draw.machine(X, W_Q, W_K, W_V, tokens=TOKENS).svg()
+def cards() -> dict[str, str]:
+    """Return the pages that photographs are taken of, by the names of the photographs."""
+    front = card(TITLE, SAYS, draw.machine(X, W_Q, W_K, W_V, tokens=TOKENS).svg())
+    found = {"og.png": front}
+    for notebook in sorted((ROOT / "notebooks").glob("ch*.ipynb")):
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+        heading = re.search(r"^# (.+)$", text, flags=re.M)[1]  # type: ignore[index]
+        drawn = [
+            "".join(output["data"][SVG])
+            for cell in cells
+            for output in cell.get("outputs", ())
+            if SVG in output.get("data", {})
+        ]
+        found[f"previews/{notebook.stem}.png"] = card(heading, TITLE, max(drawn, key=area))
+    return found
+
+
+def area(svg: str) -> float:
+    """Return the area of a picture's wide layout; of one that is tall or thin, a third."""
+    viewed = re.search(r'viewBox="([^"]+)"', svg)[1].split()  # type: ignore[index]
+    width, height = map(float, viewed[2:])
+    return width * height / (1 if 1.2 < width / height < 3 else 3)
+
+
+def card(title: str, says: str, picture: str) -> str:
+    """Return the page that a photograph is taken of."""
+    size = 46 if len(title) < 42 else 36  # pixels: one line
     font = (STATIC / "chinese.woff").as_uri()
     return f"""<!doctype html><meta charset="utf-8"><style>
 @font-face {{ font-family: Chinese; src: url({font}) }}
 html {{ --ac-font: "Noto Sans", "Open Sans", sans-serif, Chinese }}
 body {{ margin: 0; padding: 30px 60px; font-family: var(--ac-font); color: #1f2328 }}
-h1 {{ margin: 0; font-size: 46px }} p {{ margin: 6px 0 14px; font-size: 25px; color: #59636e }}
+h1 {{ margin: 0; font-size: {size}px }} p {{ margin: 6px 0 14px; font-size: 25px; color: #59636e }}
 svg {{ display: block; margin: auto; height: 460px !important; width: 1080px }}
-</style><h1>{TITLE}</h1><p>{SAYS}</p>{picture}"""
+</style><h1>{escape(title)}</h1><p>{escape(says)}</p>{picture}"""
 
 
-def source() -> str:
-    """Return the hash of what og.png is made from; where the book lies does not matter."""
-    text = card().replace(STATIC.as_uri(), "")
-    return hashlib.sha256(text.encode()).hexdigest()
+def source(page: str) -> str:
+    """Return the hash of what a photograph is made from; where the book lies does not matter."""
+    return hashlib.sha256(page.replace(STATIC.as_uri(), "").encode()).hexdigest()
 
 
 def texts() -> dict[str, str]:
@@ -89,20 +120,20 @@ def texts() -> dict[str, str]:
     return {"favicon.svg": icon(), "title-light.svg": light, "title-dark.svg": dark}
 
 
-def photograph() -> bytes:
-    """Return og.png."""
-    page_file = STATIC.parent.parent / "_build/og.html"
+def photograph(browser: Browser, card: str) -> bytes:
+    """Return a photograph of a page."""
+    page_file = ROOT / "_build/og.html"
     page_file.parent.mkdir(exist_ok=True)
-    page_file.write_text(card(), "utf-8")
-    with launched() as browser:
-        page = browser.new_context(viewport=SIZE).new_page()
-        page.goto(page_file.as_uri())
-        page.evaluate("document.fonts.ready")
-        # Chromium leaves text blank that it laid out in an SVG before the text's font had come.
-        page.locator("body > svg").evaluate("svg => svg.replaceChildren(...svg.childNodes)")
-        image = Image.open(io.BytesIO(page.screenshot()))
+    page_file.write_text(card, "utf-8")
+    page = browser.new_context(viewport=SIZE).new_page()
+    page.goto(page_file.as_uri())
+    page.evaluate("document.fonts.ready")
+    # Chromium leaves text blank that it laid out in an SVG before the text's font had come.
+    page.locator("body > svg").evaluate("svg => svg.replaceChildren(...svg.childNodes)")
+    image = Image.open(io.BytesIO(page.screenshot()))
+    page.close()
     note, data = PngInfo(), io.BytesIO()
-    note.add_text("Source", source())
+    note.add_text("Source", source(card))
     image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(
         data, "png", pnginfo=note, optimize=True
     )
@@ -116,7 +147,7 @@ def stale() -> list[str]:
         for name, text in texts().items()
         if not (STATIC / name).exists() or (STATIC / name).read_text("utf-8") != text
     ]
-    return names if noted(STATIC / "og.png") == source() else [*names, "og.png"]
+    return names + [n for n, page in cards().items() if noted(STATIC / n) != source(page)]
 
 
 def noted(path: Path) -> str:
@@ -136,8 +167,14 @@ def main() -> None:
         sys.exit(f"Out of date: {', '.join(names)}. Run tools/make_images.py." if names else 0)
     for name, text in texts().items():
         (STATIC / name).write_text(text, "utf-8", newline="\n")
-    if "og.png" in names:
-        (STATIC / "og.png").write_bytes(photograph())
+    pages = cards()
+    for old in (STATIC / "previews").glob("*.png"):
+        if f"previews/{old.name}" not in pages:
+            old.unlink()
+    with launched() as browser:
+        for name in pages.keys() & {*names}:
+            (STATIC / name).parent.mkdir(exist_ok=True)
+            (STATIC / name).write_bytes(photograph(browser, pages[name]))
     print(f"Written: {', '.join(names)}" if names else "All are current.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html import escape, unescape
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -26,17 +27,28 @@ def first_words(document: nodes.document) -> str:
     return ""
 
 
-def tags(app: Sphinx, page: str, title: str, words: str, relative: str) -> dict[str, str]:
-    """Return the properties of a page, as the Open Graph protocol names them."""
+def image_of(app: Sphinx, page: str) -> str:
+    """Return the picture of a page's own, or that of the book."""
+    own = f"_static/previews/{page.rpartition('/')[2]}.png"
+    return own if (Path(app.srcdir) / "book" / own).exists() else IMAGE
+
+
+def tags(app: Sphinx, page: str, title: str, words: str, images: tuple[str, str]) -> dict[str, str]:
+    """Return the properties of a page, as the Open Graph protocol names them.
+
+    `images` names its picture from the top of the site, and from the page.
+    """
+    image, relative = images
     base = app.config.html_baseurl.rstrip("/")
+    plain = unescape(re.sub(r"<[^>]+>", "", title))
     found = {
-        "og:title": unescape(re.sub(r"<[^>]+>", "", title)),
+        "og:title": plain,
         "og:type": "website",
         "og:site_name": app.config.html_title,
         "og:description": words,
         "og:url": f"{base}/{app.builder.get_target_uri(page)}" if base else "",
-        "og:image": f"{base}/{IMAGE}" if base else relative,
-        "og:image:alt": SHOWS,
+        "og:image": f"{base}/{image}" if base else relative,
+        "og:image:alt": SHOWS if image == IMAGE else f"A picture of the chapter {plain}.",
     }
     return {name: text for name, text in found.items() if text}
 
@@ -46,10 +58,13 @@ def add_tags(
 ) -> None:
     """Put the tags into a page's head."""
     words = first_words(document) if document is not None else ""
-    relative = context["pathto"](IMAGE, resource=True)
+    image = image_of(app, page)
+    relative = context["pathto"](image, resource=True)
     lines = [
         f'<meta property="{name}" content="{escape(text)}" />'
-        for name, text in tags(app, page, context.get("title", ""), words, relative).items()
+        for name, text in tags(
+            app, page, context.get("title", ""), words, (image, relative)
+        ).items()
     ]
     if words:
         lines.append(f'<meta name="description" content="{escape(words)}" />')
