@@ -181,6 +181,14 @@ def test_search_finds_the_glossary_first(browser, site):
     page.close()
 
 
+def test_search_and_front_page_lead_to_the_questions_people_ask():
+    search = BeautifulSoup((HTML / "search.html").read_text("utf-8"), "html.parser")
+
+    assert [a["href"] for a in search.select("p.asked a")] == ["book/questions.html"]
+    assert (HTML / "book/questions.html").exists()
+    assert soup("index").select("article a[href='questions.html']")
+
+
 def test_a_chapter_says_how_long_it_takes():
     for path in pages(ROOT):
         page = soup(path.stem)
