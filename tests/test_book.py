@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -390,38 +391,57 @@ def test_the_readme_names_every_chapter_as_the_front_page_does():
 
 
 def uncompared(page):
-    """Yield each cell whose output may differ, and the code of all cells after it."""
+    """Yield each cell whose output may differ, its kind, and the code of all cells after it."""
     cells = [c for c in notebooks.executed(page).cells if c.cell_type == "code"]
-    for number, cell in enumerate(cells):
-        if "nbval-ignore-output" in cell.metadata.get("tags", []):
-            yield cell, [later.source for later in cells[number + 1 :]]
+    tagged = [c for c in cells if "nbval-ignore-output" in c.metadata.get("tags", [])]
+    for cell, kind in zip(tagged, kinds([c.source for c in tagged]), strict=True):
+        after = cells.index(cell) + 1
+        yield cell, kind, [later.source for later in cells[after:]]
 
 
-def times(cell):
-    return re.search(r"\b(perf_counter|fastest|clock)\(", cell.source)
+def kinds(codes):
+    """Tell of each piece of a page's code whether it is about time, bytes or training.
+
+    What makes something that a piece with a clock reads, or reads what that makes, is about time.
+    """
+    clocks = [code for code in codes if re.search(r"\b(perf_counter|fastest|clock)\(", code)]
+    made = {name for code in clocks for name in names(code, ast.Store)}
+    read = {name for code in clocks for name in names(code, ast.Load)}
+    found = []
+    for code in codes:
+        if code in clocks or names(code, ast.Store) & read or names(code, ast.Load) & made:
+            found.append("time")
+        else:
+            found.append("bytes" if ".nbytes" in code else "training")
+    return found
 
 
 def asserted(code, later):
     """Tell whether a cell asserts something, or a later one does of what it made."""
     if "assert " in code:
         return True
-    stored = [node for node in names_in(ast.parse(code)) if isinstance(node.ctx, ast.Store)]
+    stored = names(code, ast.Store)
     claims = [n for c in later for n in ast.walk(ast.parse(c)) if isinstance(n, ast.Assert)]
     used = {node.id for claim in claims for node in names_in(claim)}
-    return any(node.id in used for node in stored)
+    return bool(stored & used)
 
 
 def names_in(tree):
     return [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
 
 
+def names(code, context):
+    """Return the names that code stores (ast.Store) or reads (ast.Load)."""
+    return {node.id for node in names_in(ast.parse(code)) if isinstance(node.ctx, context)}
+
+
 def test_what_is_shown_and_not_compared_is_a_time_or_asserted():
     unchecked = [
         f"{page.stem}: {cell.source.splitlines()[0]}"
         for page in pages(ROOT)
-        for cell, later in uncompared(page)
+        for cell, kind, later in uncompared(page)
         if "remove-output" not in cell.metadata.tags
-        if not times(cell) and not asserted(cell.source, later)
+        if kind != "time" and not asserted(cell.source, later)
     ]
 
     assert unchecked == []
@@ -430,9 +450,15 @@ def test_what_is_shown_and_not_compared_is_a_time_or_asserted():
 
 
 def test_the_front_page_and_the_readme_tell_how_many_cells_are_not_compared():
-    cells = [cell for page in pages(ROOT) for cell, _ in uncompared(page)]
-    timed = sum(1 for cell in cells if times(cell))
-    said = f"{len(cells)} cells", f"{len(cells) - timed} cells", f"{timed} cells"
+    found = Counter(kind for page in pages(ROOT) for _, kind, _ in uncompared(page))
+    counts = found.total(), found["training"], found["time"], found["bytes"]
+    said = [f"{n} cell{'s' * (n != 1)}" for n in counts]
     for name in ("README.md", "book/index.md"):
-        told = re.findall(r"\b\d+\s+cells\b", (ROOT / name).read_text("utf-8"))
-        assert tuple(" ".join(words.split()) for words in told) == said, name
+        told = re.findall(r"\b\d+\s+cells?\b", (ROOT / name).read_text("utf-8"))
+        assert [" ".join(words.split()) for words in told] == said, name
+    assert kinds(["t = clock(f)", "print(t)", "fit(m)", "n = x.nbytes"]) == [
+        "time",
+        "time",
+        "training",
+        "bytes",
+    ]
