@@ -654,6 +654,21 @@ def test_the_bytes_counted_are_those_of_the_formula(ranks):
             assert more % 48 == 0  # what Gloo puts before each message
 
 
+def open_files():
+    found = []
+    for _ in range(3):
+        bytes_sent()
+        found.append(len(os.listdir("/proc/self/fd")))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_counting_leaves_no_file_open():
+    (found,) = run(open_files, ranks=1)
+
+    assert len(set(found)) == 1, found
+
+
 def count_elsewhere():
     sys.platform = "darwin"
     return bytes_sent()

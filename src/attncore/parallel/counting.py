@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import struct
 import sys
 
@@ -55,11 +56,13 @@ def bytes_sent() -> int | None:
     total = 0
     for descriptor in os.listdir("/proc/self/fd"):
         try:
+            if not stat.S_ISSOCK(os.fstat(int(descriptor)).st_mode):
+                continue
             with socket.socket(fileno=os.dup(int(descriptor))) as connection:
                 if connection.family not in (socket.AF_INET, socket.AF_INET6):
                     continue
                 info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        except OSError:  # no socket, or no TCP
+        except OSError:  # closed meanwhile, or no TCP
             continue
         if len(info) < LENGTH:
             return None
