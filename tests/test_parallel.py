@@ -408,8 +408,14 @@ def test_a_script_needs_no_guard_and_its_ranks_end_with_it(monkeypatch):
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SOURCE), *sys.path]))
         monkeypatch.setenv("TMPDIR", name)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        # Tests that a shell runs in its background ignore Ctrl-C, and would hand that on.
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen(
-            [sys.executable, "script.py"], cwd=name, start_new_session=True, **pipes
+            [sys.executable, "script.py"],
+            cwd=name,
+            start_new_session=True,
+            preexec_fn=heed,
+            **pipes,
         )
         for number, end in (1, signal.SIGINT), (2, signal.SIGKILL):
             soon(lambda number=number: len([*folder.glob(f"started {number} *")]) == 2)

@@ -2,7 +2,7 @@
 
 ``python -m attncore.training`` trains a decoder of 24 million parameters on the Python code that is
 installed with attncore, on one CUDA card, in bfloat16 and compiled, and writes gpu.npz, which
-:func:`attncore.nn.load` reads. ``pip install "attncore[training]"`` brings what it needs. The same
+:func:`attncore.nn.load` reads. It needs tokenizers and tqdm, attncore's extra `training`. The same
 command under ``torchrun --standalone --nproc-per-node 8 -m attncore.training`` shares each batch
 among eight cards. With ``--checkpoint run.pt`` all that the run depends on is stored now and then,
 and the same command goes on from there after it was stopped, on as many cards as you like.

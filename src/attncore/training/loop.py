@@ -24,7 +24,7 @@ try:
     from tqdm import tqdm
 except ModuleNotFoundError:
     raise ModuleNotFoundError(
-        'attncore.training needs tqdm, which is not installed: pip install "attncore[training]"',
+        "attncore.training needs tqdm, which is not installed: pip install tqdm",
         name="tqdm",
     ) from None
 

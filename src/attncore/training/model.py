@@ -16,8 +16,7 @@ try:
     from tokenizers import ByteLevelBPETokenizer
 except ModuleNotFoundError:
     raise ModuleNotFoundError(
-        "attncore.training needs tokenizers, which is not installed: "
-        'pip install "attncore[training]"',
+        "attncore.training needs tokenizers, which is not installed: pip install tokenizers",
         name="tokenizers",
     ) from None
 
