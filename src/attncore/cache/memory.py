@@ -195,6 +195,7 @@ def real_rows(counts: Array) -> tuple[Array, Array]:
 
     Counts 2, 0, 1 give sequences 0, 0, 2 and places 0, 1, 0.
     """
+    counts = counts.astype(np.intp)  # which is all that np.repeat takes, in the browser 32 bits
     before = np.cumsum(counts) - counts
     places = np.arange(counts.sum()) - np.repeat(before, counts)
     return np.repeat(np.arange(len(counts)), counts), places
