@@ -35,7 +35,8 @@ def drawn_seed(xp: Any, generator: Any, like: Array) -> Array:
 
 def places(xp: Any, q: Array, k: Array, seed: Array) -> tuple[Array, Array]:
     """Return random numbers for each row of the weights, `(..., H, Tq, 2)`, and of each key."""
-    where = {} if xp is np else {"device": q.device}
+    where: dict[str, Any] = {"dtype": xp.int64}  # NumPy's own has 32 bits in the browser
+    where |= {} if xp is np else {"device": q.device}
     shape = q.shape[:-1]
     n = xp.arange(math.prod(shape), **where).reshape(shape)
     n = _shifted(seed + (n + 1) * GOLDEN_64, 30) * MIX_64  # as SplitMix does
