@@ -146,7 +146,7 @@ def test_text_of_a_table_is_drawn_when_its_font_comes_late(browser, site, path):
         found.setdefault((cell.inner_text(), cell.evaluate("e => e.tagName")), []).append(ink(cell))
     page.context.close()
 
-    assert sum(map(len, found.values())) >= 2
+    assert found
     for words, dark in found.items():
         assert min(dark) > 0.8 * max(dark) > 0, words
 
