@@ -153,7 +153,7 @@ def test_text_of_a_table_is_drawn_when_its_font_comes_late(browser, site, path):
 
 
 def ink(label, edge=0):
-    """Return how many of a text's pixels are dark, but for some lines at the upper and lower edge."""
+    """Return how many of a text's pixels are dark, without some lines at both edges."""
     pixels = np.asarray(Image.open(io.BytesIO(label.screenshot())).convert("L"))
     return int((pixels[edge : len(pixels) - edge] < 160).sum())
 
