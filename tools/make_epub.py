@@ -54,7 +54,7 @@ PAGE = """<?xml version="1.0" encoding="utf-8"?>
 <html xmlns="http://www.w3.org/1999/xhtml" xmlns:epub="http://www.idpf.org/2007/ops" lang="en" \
 xml:lang="en">
 <head><title>{title}</title><link rel="stylesheet" type="text/css" href="book.css"/></head>
-<body{kind}>
+<body>
 {body}
 </body>
 </html>
@@ -109,7 +109,7 @@ def page_of(found: dict[str, str], names: set[str], images: dict[str, Path]) -> 
 
     body = re.sub(r'href="#([^"]+)"', link, found["html"])
     body = re.sub(r'src="(html/[^"?]+)(?:\?[^"]*)?"', image, body)
-    return PAGE.format(title=escape(found["title"]), kind="", body=body)
+    return PAGE.format(title=escape(found["title"]), body=body)
 
 
 def contents(found: list[dict[str, str]]) -> str:
@@ -122,7 +122,7 @@ def contents(found: list[dict[str, str]]) -> str:
         + "\n".join(lines)
         + "\n</ol></nav>"
     )
-    return PAGE.format(title="Contents", kind="", body=body)
+    return PAGE.format(title="Contents", body=body)
 
 
 def files(found: list[dict[str, str]]) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from site_address import address
 from sphinx.application import Sphinx
 
 IMAGE = "_static/og.png"  # of tools/make_images.py
@@ -39,15 +40,15 @@ def tags(app: Sphinx, page: str, title: str, words: str, images: tuple[str, str]
     `images` names its picture from the top of the site, and from the page.
     """
     image, relative = images
-    base = app.config.html_baseurl.rstrip("/")
+    base = address(app.config)
     plain = unescape(re.sub(r"<[^>]+>", "", title))
     found = {
         "og:title": plain,
         "og:type": "website",
         "og:site_name": app.config.html_title,
         "og:description": words,
-        "og:url": f"{base}/{app.builder.get_target_uri(page)}" if base else "",
-        "og:image": f"{base}/{image}" if base else relative,
+        "og:url": f"{base}{app.builder.get_target_uri(page)}" if base else "",
+        "og:image": f"{base}{image}" if base else relative,
         "og:image:alt": SHOWS if image == IMAGE else f"A picture of the chapter {plain}.",
     }
     return {name: text for name, text in found.items() if text}

@@ -9,6 +9,7 @@ import numpy as np
 
 from attncore.core.attention import attention
 from attncore.exercises.exercise import Exercise
+from attncore.exercises.maps import Maps
 
 _rng = np.random.default_rng(6)
 _Q, _K_NEW, _V_NEW = (_rng.normal(size=(1, width)) for width in (4, 4, 3))
@@ -20,34 +21,9 @@ def _step(q: np.ndarray, k: np.ndarray, v: np.ndarray, K: np.ndarray, V: np.ndar
     return attention(q, np.concatenate([K, k]), np.concatenate([V, v]))
 
 
-class _Maps:
-    """Queries, keys and values of rows. A copy, which is what a reader gets, maps a row once."""
-
-    def __init__(self, maps: np.ndarray, *, strict: bool = False) -> None:
-        self.maps, self.strict = maps, strict
-        self.seen: set[bytes] = set()
-
-    def __call__(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = np.asarray(rows, dtype=float)
-        if rows.ndim != 2 or rows.shape[1] != self.maps.shape[1]:
-            raise ValueError(f"maps takes rows (n, {self.maps.shape[1]}), got {rows.shape}")
-        new = {np.round(row, 9).tobytes() for row in rows}
-        if self.strict and new & self.seen:
-            raise ValueError("a row was mapped a second time: keep its key and its value")
-        self.seen |= new
-        q, k, v = (rows @ one for one in self.maps)
-        return q, k, v
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Maps:
-        return _Maps(self.maps, strict=True)
-
-    def __repr__(self) -> str:
-        return "maps"
-
-
 def _write(
     x: np.ndarray,
-    maps: _Maps,
+    maps: Maps,
     steps: int,
     *,
     empty: bool = False,
@@ -79,8 +55,8 @@ def _with(**mistake: bool) -> Any:
     return lambda x, maps, steps: _write(x, maps, steps, **mistake)
 
 
-_MAPS = _Maps(_rng.normal(size=(3, 4, 4)))
-_WIDER = _Maps(_rng.normal(size=(3, 6, 6)) / 2)
+_MAPS = Maps(_rng.normal(size=(3, 4, 4)))
+_WIDER = Maps(_rng.normal(size=(3, 6, 6)) / 2)
 
 EXERCISES = {
     "8.1": Exercise(

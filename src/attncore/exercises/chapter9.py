@@ -9,6 +9,7 @@ import numpy as np
 
 from attncore.core.attention import attention
 from attncore.exercises.exercise import Exercise
+from attncore.exercises.maps import Maps
 from attncore.positions import rope, rope_speeds
 
 _rng = np.random.default_rng(7)
@@ -57,36 +58,9 @@ def _slow(**mistake: bool) -> Any:
     )
 
 
-class _Maps:
-    """Queries, keys and values of rows. A copy, which is what a reader gets, maps a row once."""
-
-    def __init__(self, maps: np.ndarray, *, strict: bool = False) -> None:
-        self.maps, self.strict = maps, strict
-        self.seen: set[bytes] = set()
-
-    def __call__(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = np.asarray(rows, dtype=float)
-        if rows.ndim != 2 or rows.shape[1] != self.maps.shape[1]:
-            raise ValueError(f"maps takes rows (n, {self.maps.shape[1]}), got {rows.shape}")
-        if self.strict and len(rows) != 1:
-            raise ValueError(f"give maps one row at a time, (1, d), got {rows.shape}")
-        new = {np.round(row, 9).tobytes() for row in rows}
-        if self.strict and new & self.seen:
-            raise ValueError("a row was mapped a second time: keep its key and its value")
-        self.seen |= new
-        q, k, v = (rows @ one for one in self.maps)
-        return q, k, v
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Maps:
-        return _Maps(self.maps, strict=True)
-
-    def __repr__(self) -> str:
-        return "maps"
-
-
 def _decode(
     x: np.ndarray,
-    maps: _Maps,
+    maps: Maps,
     W: int,
     *,
     plain_query: bool = False,
@@ -124,7 +98,8 @@ def _with(**mistake: bool) -> Any:
     return lambda x, maps, W: _decode(x, maps, W, **mistake)
 
 
-_FOUR, _SIX = _Maps(_rng.normal(size=(3, 4, 4))), _Maps(_rng.normal(size=(3, 6, 6)) / 2)
+_FOUR = Maps(_rng.normal(size=(3, 4, 4)), one_row=True)
+_SIX = Maps(_rng.normal(size=(3, 6, 6)) / 2, one_row=True)
 
 EXERCISES = {
     "9.1": Exercise(
